@@ -1,0 +1,46 @@
+//! Assignments.
+
+use std::net::Ipv4Addr;
+
+use rswarm_types::NetworkId;
+use rswarm_types::assignment::*;
+
+use crate::pb;
+use crate::wire::{Wire, WireError, wire_struct};
+
+wire_struct!(LogId => pb::LogId { era, term, index });
+wire_struct!(AssignedTask => pb::AssignedTask {
+    id, service, desired, state, stop_at, attachments, ingress, ports, registry_auth; slot, spec
+});
+wire_struct!(AssignedNetwork => pb::AssignedNetwork { id, name, driver, vni, blocks, internal, ingress, mtu });
+wire_struct!(AssignedService => pb::AssignedService { id, name, mode, vips, aliases, ports });
+wire_struct!(Endpoint => pb::Endpoint { task, service, node, node_number, state, addresses, ingress; slot });
+wire_struct!(Peer => pb::Peer { id, number, address, is_up, ingress });
+wire_struct!(NodeOrders => pb::NodeOrders {
+    id, number, ingress, role, member, control, data_path_port, cluster
+});
+wire_struct!(Assignments => pb::Assignments {
+    tasks, networks, services, endpoints, peers, managers, now; log_id, node
+});
+
+/// An address in a network.
+impl Wire for (NetworkId, Ipv4Addr) {
+    type Pb = pb::VirtualIp;
+    fn to_pb(&self) -> pb::VirtualIp {
+        pb::VirtualIp { network: self.0.to_pb(), address: self.1.to_pb() }
+    }
+    fn from_pb(pb: pb::VirtualIp) -> Result<Self, WireError> {
+        Ok((Wire::from_pb(pb.network)?, Wire::from_pb(pb.address)?))
+    }
+}
+
+/// Aliases in a network.
+impl Wire for (NetworkId, Vec<String>) {
+    type Pb = pb::NetworkAliases;
+    fn to_pb(&self) -> pb::NetworkAliases {
+        pb::NetworkAliases { network: self.0.to_pb(), aliases: self.1.clone() }
+    }
+    fn from_pb(pb: pb::NetworkAliases) -> Result<Self, WireError> {
+        Ok((Wire::from_pb(pb.network)?, pb.aliases))
+    }
+}

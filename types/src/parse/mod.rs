@@ -1,0 +1,1 @@
+//! What people write on command lines and in compose files.

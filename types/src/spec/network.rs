@@ -1,0 +1,62 @@
+//! What users ask of a network.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+/// How a network is made. Others are refused by name until they are built.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NetworkDriver {
+    #[default]
+    Overlay,
+    /// The host's own network; predefined, one per cluster.
+    Host,
+    /// Loopback only; predefined, one per cluster.
+    Null,
+}
+
+impl fmt::Display for NetworkDriver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Overlay => "overlay",
+            Self::Host => "host",
+            Self::Null => "null",
+        })
+    }
+}
+
+/// One subnet that the user gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubnetSpec {
+    pub subnet: Ipv4Net,
+    /// Address of the gateway; default the first of the subnet.
+    pub gateway: Option<Ipv4Addr>,
+    /// Containers get addresses from this part only.
+    pub range: Option<Ipv4Net>,
+}
+
+/// Address management.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ipam {
+    /// Empty = one subnet cut from the cluster's pools.
+    pub subnets: Vec<SubnetSpec>,
+}
+
+/// A network, `network create`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetworkSpec {
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+    pub driver: NetworkDriver,
+    /// `--opt`, kept as given; known: `com.docker.network.driver.mtu`.
+    pub driver_opts: BTreeMap<String, String>,
+    pub ipam: Ipam,
+    /// No way out of the network.
+    pub internal: bool,
+    /// Containers outside services may join.
+    pub attachable: bool,
+    /// The routing mesh's network; at most one.
+    pub ingress: bool,
+}

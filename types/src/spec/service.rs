@@ -1,0 +1,269 @@
+//! What users ask of a service.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use super::container::ContainerSpec;
+use crate::limits;
+use crate::units::{Bytes, NanoCpus};
+
+/// A service, `service create`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceSpec {
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+    pub task: TaskSpec,
+    pub mode: ServiceMode,
+    /// `None` = Swarm's defaults.
+    pub update: Option<UpdateConfig>,
+    pub rollback: Option<UpdateConfig>,
+    pub endpoint: EndpointSpec,
+}
+
+/// How many tasks a service has. Jobs come later and are refused by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServiceMode {
+    Replicated { replicas: u64 },
+    Global,
+}
+
+impl Default for ServiceMode {
+    fn default() -> Self {
+        Self::Replicated { replicas: 1 }
+    }
+}
+
+/// What each task of the service is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TaskSpec {
+    pub container: ContainerSpec,
+    pub resources: Resources,
+    pub restart: RestartPolicy,
+    pub placement: Placement,
+    pub networks: Vec<NetworkAttachment>,
+    pub log_driver: Option<LogDriver>,
+    /// Grows with `service update --force`.
+    pub force_update: u64,
+}
+
+/// Limits and reservations; zero = none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resources {
+    pub limit_cpu: NanoCpus,
+    pub limit_memory: Bytes,
+    /// Processes.
+    pub limit_pids: u64,
+    pub reserve_cpu: NanoCpus,
+    pub reserve_memory: Bytes,
+}
+
+/// When a finished task is replaced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RestartCondition {
+    None,
+    OnFailure,
+    #[default]
+    Any,
+}
+
+impl fmt::Display for RestartCondition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::None => "none",
+            Self::OnFailure => "on-failure",
+            Self::Any => "any",
+        })
+    }
+}
+
+/// Restarts of one slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RestartPolicy {
+    pub condition: RestartCondition,
+    pub delay: Duration,
+    /// 0 = no bound.
+    pub max_attempts: u64,
+    /// Attempts are counted in this window; zero = the slot's whole life.
+    pub window: Duration,
+}
+
+impl Default for RestartPolicy {
+    fn default() -> Self {
+        Self {
+            condition: RestartCondition::Any,
+            delay: Duration::from_millis(limits::RESTART_DELAY_MS),
+            max_attempts: 0,
+            window: Duration::ZERO,
+        }
+    }
+}
+
+/// Where tasks may run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Placement {
+    /// Expressions as the user wrote them; [`crate::constraint`] reads them.
+    pub constraints: Vec<String>,
+    pub preferences: Vec<SpreadPreference>,
+    /// 0 = no bound.
+    pub max_replicas_per_node: u64,
+    /// Platforms of the image; empty = any.
+    pub platforms: Vec<Platform>,
+}
+
+/// `--placement-pref spread=DESCRIPTOR`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpreadPreference {
+    /// `node.labels.KEY` or `engine.labels.KEY`.
+    pub descriptor: String,
+}
+
+/// An operating system and architecture, in Go's names (`linux`, `amd64`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Platform {
+    pub os: String,
+    pub architecture: String,
+}
+
+/// A network that each task joins.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetworkAttachment {
+    /// The name or id that the user gave; the control API replaces it by the id (25 characters).
+    pub target: String,
+    pub aliases: Vec<String>,
+    pub driver_opts: BTreeMap<String, String>,
+}
+
+/// A logging driver; only `json-file`, `local` and `none` exist.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogDriver {
+    pub name: String,
+    pub options: BTreeMap<String, String>,
+}
+
+/// Which end of an update comes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum UpdateOrder {
+    #[default]
+    StopFirst,
+    StartFirst,
+}
+
+impl fmt::Display for UpdateOrder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::StopFirst => "stop-first",
+            Self::StartFirst => "start-first",
+        })
+    }
+}
+
+/// What happens when a task of an update fails. Others are refused by name until they are built.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FailureAction {
+    #[default]
+    Pause,
+}
+
+impl fmt::Display for FailureAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad("pause")
+    }
+}
+
+/// How a change rolls out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UpdateConfig {
+    /// Slots at once; 0 = all.
+    pub parallelism: u64,
+    pub delay: Duration,
+    pub failure_action: FailureAction,
+    /// A task that fails inside this time after RUNNING counts as a failed update.
+    pub monitor: Duration,
+    pub order: UpdateOrder,
+}
+
+impl Default for UpdateConfig {
+    fn default() -> Self {
+        Self {
+            parallelism: 1,
+            delay: Duration::ZERO,
+            failure_action: FailureAction::Pause,
+            monitor: Duration::from_millis(limits::UPDATE_MONITOR_MS),
+            order: UpdateOrder::StopFirst,
+        }
+    }
+}
+
+/// How clients find the tasks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EndpointMode {
+    /// One virtual address per network.
+    #[default]
+    Vip,
+    /// The name gives the addresses of the tasks.
+    DnsRr,
+}
+
+impl fmt::Display for EndpointMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Vip => "vip",
+            Self::DnsRr => "dnsrr",
+        })
+    }
+}
+
+/// Name and published ports.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EndpointSpec {
+    pub mode: EndpointMode,
+    pub ports: Vec<PortConfig>,
+}
+
+/// A transport protocol. SCTP is refused by name until it is built.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    #[default]
+    Tcp,
+    Udp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+/// Who answers on a published port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PublishMode {
+    /// Every node.
+    #[default]
+    Ingress,
+    /// The task's own node.
+    Host,
+}
+
+impl fmt::Display for PublishMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Ingress => "ingress",
+            Self::Host => "host",
+        })
+    }
+}
+
+/// One published port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortConfig {
+    pub protocol: Protocol,
+    /// In the container, 1-65535.
+    pub target: u16,
+    /// On the nodes; 0 = chosen from 30000-32767 (ingress) or by the node (host).
+    pub published: u16,
+    pub mode: PublishMode,
+}
