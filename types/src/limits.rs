@@ -81,6 +81,11 @@ pub const NODE_NUMBER_MAX: u16 = u16::MAX;
 pub const NODE_NUMBER_REST_MS: u64 = 3_600 * 1_000;
 /// Overlay payload on a 1500-byte underlay: VXLAN over IPv4 takes 50 bytes.
 pub const OVERLAY_MTU: u32 = 1_450;
+/// The least MTU a network may ask for: what every IPv4 host must take.
+pub const OVERLAY_MTU_MIN: u32 = 576;
+/// The largest MTU a network may ask for: an IPv4 packet less 50 bytes of VXLAN.
+pub const OVERLAY_MTU_MAX: u32 = 65_485;
+const _: () = assert!(OVERLAY_MTU_MIN <= OVERLAY_MTU && OVERLAY_MTU <= OVERLAY_MTU_MAX);
 /// DNS answers may be cached so long, in seconds.
 pub const DNS_TTL_SECONDS: u32 = 5;
 
