@@ -1,0 +1,51 @@
+//! `cargo xtask lab`: builds the lab's program and the daemon, and passes the words on.
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use crate::{Result, install, sh};
+
+/// `up|exec|down|…` as the lab's program takes them.
+pub fn run(args: &[&str]) -> Result<ExitCode> {
+    need_root("the lab")?;
+    let mut command = if args.first() == Some(&"up") { prepare()? } else { program()? };
+    let status = sh::status(command.args(args))?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The lab makes namespaces, mounts and cgroups.
+pub fn need_root(what: &str) -> Result<()> {
+    if sh::is_root() {
+        Ok(())
+    } else {
+        Err(format!("{what} makes namespaces, mounts and cgroups: run it as root").into())
+    }
+}
+
+/// Installs and builds what a lab needs; then a command to which arguments are added.
+pub fn prepare() -> Result<Command> {
+    install::ensure(&[install::DEMO])?;
+    sh::run(&mut sh::command("cargo", &["build", "--package", "rswarm", "--bin", "rswarm"]))?;
+    build_program()?;
+    program()
+}
+
+/// The lab's program as it was built last, built if it is not there.
+pub fn program() -> Result<Command> {
+    let path = binary("lab");
+    if !path.exists() {
+        build_program()?;
+    }
+    let mut command = sh::command(path, &[]);
+    command.env("RSWARM_BIN", binary("rswarm"));
+    Ok(command)
+}
+
+fn build_program() -> Result<()> {
+    sh::run(&mut sh::command("cargo", &["build", "--package", "rswarm-cluster-tests", "--bin", "lab"]))
+}
+
+/// A program of the workspace's debug build.
+pub fn binary(name: &str) -> PathBuf {
+    sh::target_dir().join("debug").join(name)
+}
