@@ -1,0 +1,8 @@
+//! What is given out, next fit, so that nothing freed is used again at once (DESIGN §4).
+
+mod addresses;
+mod numbers;
+mod ports;
+mod subnets;
+
+pub(crate) use ports::with_kept_numbers;
