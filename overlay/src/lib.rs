@@ -1,0 +1,3 @@
+//! rswarm-overlay
+
+pub mod netd;
