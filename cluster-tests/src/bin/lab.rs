@@ -84,6 +84,8 @@ enum Command {
     Status,
     /// Show the log of a host's daemon
     Logs { host: String },
+    /// Copy the logs and the state of the network to a folder, and print it
+    Collect,
     /// Remove the lab
     Down,
     /// Remove labs whose makers have died
@@ -144,6 +146,10 @@ fn run(name: &str, command: Command) -> Result<()> {
             let path = open()?.find(&host)?.log("daemon");
             let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
             print!("{}", String::from_utf8_lossy(&text));
+            Ok(())
+        }
+        Command::Collect => {
+            println!("{}", open()?.collect()?.display());
             Ok(())
         }
         Command::Down => lab::remove(name),

@@ -8,6 +8,7 @@ mod rootfs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+pub use recipes::REGISTRY;
 use recipes::{Image, Layer};
 
 use crate::{Result, install, lab, sh};
@@ -20,6 +21,12 @@ pub fn dir() -> PathBuf {
 /// The archive of the image called `name`.
 pub fn archive(name: &str) -> PathBuf {
     dir().join(format!("{name}.tar"))
+}
+
+/// The names in the demo's registry of these images.
+pub fn references(names: &[&str]) -> Vec<String> {
+    let images = recipes::all().into_iter().filter(|image| names.contains(&image.name));
+    images.filter_map(|image| image.tags().into_iter().next()).collect()
 }
 
 /// The command: builds what is not there, and lists what is.

@@ -124,7 +124,11 @@ const BUSYBOX_FILES: &[(&str, u32, &str)] = &[
     ("www/index.html", 0o644, "it works\n"),
     // `httpd -f -p 80 -h /www` answers with the container's name at /cgi-bin/hostname, with the caller's at /cgi-bin/client.
     ("www/cgi-bin/hostname", 0o755, "#!/bin/sh\nprintf 'Content-Type: text/plain\\r\\n\\r\\n'\nhostname\n"),
-    ("www/cgi-bin/client", 0o755, "#!/bin/sh\nprintf 'Content-Type: text/plain\\r\\n\\r\\n'\necho \"$REMOTE_ADDR\"\n"),
+    (
+        "www/cgi-bin/client",
+        0o755,
+        "#!/bin/sh\nprintf 'Content-Type: text/plain\\r\\n\\r\\n'\na=${REMOTE_ADDR#[::ffff:}\necho \"${a%]}\"\n",
+    ),
 ];
 
 fn nginx() -> Image {
