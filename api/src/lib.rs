@@ -11,7 +11,6 @@ pub use wire::{Wire, WireError};
 
 /// The generated messages, clients and servers.
 #[expect(clippy::all, reason = "generated")]
-#[expect(missing_debug_implementations, unreachable_pub, reason = "generated")]
 pub mod pb {
     tonic::include_proto!("rswarm.v1");
 }
