@@ -10,7 +10,8 @@ pub fn run(args: &[&str]) -> Result<ExitCode> {
     need_root("the lab")?;
     let mut command = if args.first() == Some(&"up") { prepare()? } else { program()? };
     let status = sh::status(command.args(args))?;
-    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    // A command that ran on a host ends as it did there.
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
 /// The lab makes namespaces, mounts and cgroups.

@@ -277,7 +277,7 @@ impl Host {
         self.daemon()?.signal(Signal::SIGCONT)
     }
 
-    /// Kills the daemon if it runs, and starts it again on the same disk.
+    /// Kills the daemon if it runs, and starts it again on the same disk, with the lab's arguments only.
     ///
     /// # Errors
     /// If it cannot be started.

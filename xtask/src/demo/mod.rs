@@ -6,7 +6,7 @@ mod visits;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use cluster::{Cluster, HOSTS, MANAGERS};
+use cluster::{Cluster, HOSTS, MANAGERS, Node};
 use visits::Visits;
 
 use crate::{Result, images, lab, sh};
@@ -106,7 +106,7 @@ fn form(cluster: &Cluster) -> Result<()> {
     }
     let all_ready = || {
         let nodes = cluster.nodes("m1")?;
-        let managers = nodes.iter().filter(|n| ["Leader", "Reachable"].contains(&n.manager.as_str())).count();
+        let managers = nodes.iter().filter(|node| node.is_manager_in_touch()).count();
         Ok(nodes.iter().filter(|n| n.status == "Ready").count() == HOSTS.len() && managers == MANAGERS.len())
     };
     wait("every node is Ready", Duration::from_secs(60), all_ready)?;
@@ -137,7 +137,7 @@ fn lose_leader(cluster: &Cluster) -> Result<()> {
     let leader = cluster.leader("m1")?;
     let rest: Vec<&str> = HOSTS.into_iter().filter(|host| *host != leader).collect();
     let other = *MANAGERS.iter().find(|host| **host != leader).ok_or("there is only one manager")?;
-    println!("m1$ kill -9 (the daemon of {leader}, the leader)");
+    println!("SIGKILL for the daemon of {leader}; its containers know nothing of it");
     cluster.lab(&["kill", &leader])?;
     let began = Instant::now();
     let (mut good, mut failed, mut failed_late) = (0, 0, 0);
@@ -172,10 +172,9 @@ fn lose_leader(cluster: &Cluster) -> Result<()> {
     }
     println!("{leader} comes back with the same disk");
     cluster.lab(&["start", &leader])?;
-    let is_back = || {
-        Ok(cluster.nodes(other)?.iter().any(|n| n.name == leader && n.status == "Ready" && n.manager == "Reachable"))
-    };
-    wait(&format!("{leader} is Ready and Reachable"), Duration::from_secs(60), is_back)?;
+    let is_back = |node: &Node| node.name == leader && node.status == "Ready" && node.is_manager_in_touch();
+    let is_back = || Ok(cluster.nodes(other)?.iter().any(is_back));
+    wait(&format!("{leader} is Ready and a manager again"), Duration::from_secs(60), is_back)?;
     cluster.show(other, &["rswarm", "node", "ls"])
 }
 
@@ -189,6 +188,7 @@ The demo took {} s; the cluster stays up. What you could type next:
   cargo xtask lab exec --name demo m2 rswarm service update --image {}/counter-web:1 --force counter_web
   cargo xtask lab exec --name demo m2 rswarm node update --availability drain w1
   cargo xtask lab exec --name demo client curl http://w2:{COUNTER}/
+  cargo xtask lab kill --name demo w2             SIGKILL for a daemon; `start` brings it back
   cargo xtask lab exec --name demo m2 bash        a shell on a host; exit leaves it
   cargo xtask lab status --name demo              the hosts, their addresses and logs
 
