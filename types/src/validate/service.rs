@@ -288,8 +288,11 @@ mod tests {
                 |s| s.task.placement.preferences.push(SpreadPreference { descriptor: "node.id".into() }),
                 "invalid placement-pref:",
             ),
-            (|s| s.task.container.env.push("=x".into()), "invalid env: \"=x\" has no name"),
-            (|s| s.task.container.env.push("A={{.Node.ID}}".into()), "templates are not built yet"),
+            (|s| s.task.container.env.push("=x".into()), "invalid env: a variable has no name"),
+            (
+                |s| s.task.container.env.push("A={{.Node.ID}}".into()),
+                "invalid env: the value of \"A\" is a template, with \"{{\" in it",
+            ),
             (
                 |s| s.task.container.hostname = "{{.Node.Hostname}}".into(),
                 "invalid hostname: \"{{.Node.Hostname}}\" is a template",
