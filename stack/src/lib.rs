@@ -1,8 +1,8 @@
 //! Compose files in, specs out: what `stack deploy` asks of a cluster. Pure.
 //!
-//! In the order of work: YAML becomes a [`tree`] whose nodes know their place, variables are put in
-//! ([`interpolate`]), several files become one ([`merge`]), and the tree becomes specs
-//! ([`convert`]). Every error names file, line and column, and all of them come at once.
+//! In the order of work: YAML becomes a `tree` whose nodes know their place, variables are put in
+//! (`interpolate`), several files become one (`merge`), and the tree becomes specs
+//! (`convert`). Every error names file, line and column, and all of them come at once.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -59,6 +59,11 @@ impl<'a> Report<'a> {
         }
     }
 
+    /// Whether further errors would not be listed.
+    pub fn is_full(&self) -> bool {
+        self.is_full
+    }
+
     pub fn error_anywhere(&mut self, message: impl Into<String>) {
         self.push(StackError { location: None, message: message.into() });
     }

@@ -117,6 +117,9 @@ fn logging(path: &str, node: &Node, origins: &mut Origins, report: &mut Report<'
 /// Checks the spec; each violation is reported at the value it is about.
 fn judge(path: &str, entry: &Entry, spec: &ServiceSpec, origins: &Origins, report: &mut Report<'_>) {
     for violation in validate::service_spec(spec) {
+        if report.is_full() {
+            return;
+        }
         let (kind, detail) = violation.field.split_once(' ').unwrap_or((&violation.field, ""));
         let keys = compose_key(kind);
         if kind == "image" && entry.value.get("image").is_some_and(|image| !matches!(image.value, Value::Text(_))) {
