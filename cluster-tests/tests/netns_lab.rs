@@ -197,6 +197,23 @@ fn a_lab_is_removed_also_when_its_test_panics_and_its_logs_are_kept() {
 }
 
 #[test]
+fn a_lab_whose_maker_was_killed_is_removed_by_the_next_one_that_is_made() {
+    let sleeper = Sleeper::new();
+    let stale = sleeper.lab(&["a"]);
+    let name = stale.name().to_owned();
+    stale.host("a").start_daemon(&[]).unwrap();
+    let pid = stale.host("a").daemon_pid().unwrap();
+    // As if made by a process that had our pid before us.
+    std::fs::write(format!("/run/rswarm-lab/{name}/owner"), format!("{} 1\n", std::process::id())).unwrap();
+    let living = sleeper.lab(&["b"]);
+    assert_eq!(traces(&name), [""; 0]);
+    assert!(std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z ")), "killed");
+    assert!(lab::names().contains(&living.name().to_owned()), "the living one stays");
+    drop(stale);
+    drop(living);
+}
+
+#[test]
 fn a_kept_lab_is_opened_by_its_name_and_stays_until_it_is_removed() {
     let sleeper = Sleeper::new();
     let name = format!("kept{}", std::process::id());

@@ -34,8 +34,11 @@ mount -t tmpfs -o mode=755 tmpfs "$disk/new"
 mkdir -p "$disk/new/rswarm" "$disk/new/lab/bin" "$disk/new/lock"
 ln -s "$binary" "$disk/new/lab/bin/rswarm"
 mount --bind "$state/run" "$disk/new/rswarm"
-sort -r "$disk/others" | while read -r mount; do umount -n -l "$mount"; done
-rm "$disk/others"
+# Another lab may go while we look: then the kernel has taken its mounts from here already.
+sort -r "$disk/others" | while read -r mount; do
+    umount -n -l "$mount" 2> "$disk/error" || ! grep -qF " $mount " /proc/self/mounts || { cat "$disk/error" >&2; exit 1; }
+done
+rm -f "$disk/others" "$disk/error"
 resolv=$(readlink -m /etc/resolv.conf)
 mount --move "$disk/new" /run
 mkdir -p "$(dirname "$resolv")"
@@ -288,7 +291,8 @@ impl Host {
         self.start_daemon(&[])
     }
 
-    /// A power cut: every process of the host ends, its network and mounts are gone, its link is down. Its disk stays.
+    /// A power cut: the link goes first, so that nobody hears the end; then every process, namespace and mount. The
+    /// disk stays.
     ///
     /// # Errors
     /// If something is left.

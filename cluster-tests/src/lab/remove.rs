@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use nix::mount::{MntFlags, umount2};
 
 use super::command::tool;
@@ -66,6 +66,8 @@ fn remove_locked(lab: &str) -> Result<()> {
 /// Ends one host as a power cut does: every process, every namespace. Its disk stays.
 pub fn power_off(lab: &str, host: &str) -> Result<()> {
     let parent = cgroup::parent(lab, host);
+    ensure!(network_file(lab, host).exists(), "host {host} is off already");
+    switch::unplug(lab, host)?;
     kill(&parent, &[(lab, host)])?;
     unmount(&files::state(lab).join(host))?;
     delete_namespace(&namespace(lab, host))?;

@@ -73,6 +73,11 @@ pub fn plug(lab: &str, host: &str, host_namespace: &str, number: u8) -> Result<(
     feed(&["ip", "-n", host_namespace, "-batch", "-"], &script)
 }
 
+/// Takes a host's link away, at once and at both ends: its namespace may live on for a while after it is let go.
+pub fn unplug(lab: &str, host: &str) -> Result<()> {
+    tool(&["ip", "-n", &namespace(lab), "link", "delete", "dev", host]).map(drop)
+}
+
 /// Drops what comes in at one port for the other.
 pub fn cut(lab: &str, from: &str, to: &str) -> Result<()> {
     nft(lab, &format!("add element bridge lab cut {{ \"{from}\" . \"{to}\" }}\n"))
