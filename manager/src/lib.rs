@@ -22,6 +22,7 @@ mod server;
 pub mod token;
 
 pub use assign::assignments;
+pub use control::ControlService;
 pub use core::Core;
 pub use edge::Edge;
 pub use machine::{Machine, Snapshot};

@@ -1,0 +1,130 @@
+//! One real manager on a real folder: a cluster is made, a worker is admitted and opens a session.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rswarm_api::identity::Identity;
+use rswarm_manager::admission::{Applicant, issue};
+use rswarm_manager::ca::{self, Grant};
+use rswarm_manager::dispatcher::Arrival;
+use rswarm_manager::manager::Timing;
+use rswarm_manager::{Edge, InitRequest, Manager, ManagerConfig};
+use rswarm_types::cluster::JoinTokens;
+use rswarm_types::node::{NodeDescription, NodeState};
+use rswarm_types::session::{Down, Leaving, Open, Up};
+use rswarm_types::spec::{Availability, ClusterSpec, Role};
+use rswarm_types::{ClusterId, MemberId, NodeId, TimestampMs};
+use tokio::sync::mpsc;
+
+const NODE: NodeId = NodeId(0xabcd);
+const CLUSTER: ClusterId = ClusterId(0x1234);
+
+fn edge() -> Edge {
+    Edge::new(
+        || {
+            let mut bytes = [0; 16];
+            ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes).unwrap();
+            u128::from_be_bytes(bytes)
+        },
+        || {
+            let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+            TimestampMs(since.as_millis().try_into().unwrap())
+        },
+    )
+}
+
+async fn start(folder: &std::path::Path) -> (Manager, JoinTokens) {
+    let edge = edge();
+    let root = ca::new_root(edge.wall()).unwrap();
+    let asked = ca::request().unwrap();
+    let checked = ca::check_request(&asked.csr).unwrap();
+    let grant = Grant {
+        cluster: CLUSTER,
+        node: NODE,
+        role: Role::Manager,
+        now: edge.wall(),
+        life: Duration::from_secs(3_600),
+        serial: 1,
+    };
+    let chain = ca::sign(&root, &checked, grant).unwrap();
+    let credentials = rswarm_api::tls::Credentials::from_pem(&root.certificate, &chain, &asked.key).unwrap();
+    let config = ManagerConfig {
+        cluster: CLUSTER,
+        node: NODE,
+        member: MemberId(77),
+        folder: folder.to_owned(),
+        credentials,
+        edge,
+        timing: Timing::default(),
+        snapshot_interval: 10_000,
+    };
+    let manager = Manager::start(config).await.unwrap();
+    let request = InitRequest {
+        root,
+        spec: ClusterSpec::default(),
+        address: SocketAddr::from(([127, 0, 0, 1], 2377)),
+        availability: Availability::Active,
+        description: NodeDescription::default(),
+        key_hash: checked.key_hash,
+    };
+    let tokens = manager.init(request).await.unwrap();
+    (manager, tokens)
+}
+
+async fn next(down: &mut mpsc::Receiver<Down>) -> Down {
+    tokio::time::timeout(Duration::from_secs(20), down.recv()).await.unwrap().unwrap()
+}
+
+/// Reads on until a message fits.
+async fn until(down: &mut mpsc::Receiver<Down>, wanted: impl Fn(&Down) -> bool) -> Down {
+    loop {
+        let message = next(down).await;
+        if wanted(&message) {
+            return message;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_is_admitted_by_its_token_and_gets_its_orders() {
+    let folder = tempfile::tempdir().unwrap();
+    let (manager, tokens) = start(folder.path()).await;
+    let core = manager.core();
+    let asked = ca::request().unwrap();
+    let joiner =
+        |token| Applicant::Joiner { token, address: None, availability: Availability::Active };
+    let bad = issue(&core.consensus, &asked.csr, joiner("SWMTKN-1-x-y")).await.unwrap_err();
+    assert!(bad.to_string().contains("malformed"), "{bad}");
+    let mut wrong = tokens.worker.clone();
+    wrong.replace_range(wrong.len() - 3.., "aaa");
+    let bad = issue(&core.consensus, &asked.csr, joiner(&wrong)).await.unwrap_err();
+    assert!(bad.to_string().contains("secret is wrong"), "{bad}");
+    let issued = issue(&core.consensus, &asked.csr, joiner(&tokens.worker)).await.unwrap();
+    assert_eq!(issued.role, Role::Worker);
+    let again = issue(&core.consensus, &asked.csr, joiner(&tokens.worker)).await.unwrap();
+    assert_eq!(again.node, issued.node, "the same key is the same node");
+
+    let (up, up_receiver) = mpsc::channel(16);
+    let (down_sender, mut down) = mpsc::channel(16);
+    let identity = Identity { cluster: CLUSTER, node: issued.node, role: Role::Worker };
+    core.serve(Arrival { identity, address: None, up: up_receiver, down: down_sender });
+    let open = Open { node: issued.node, boot_id: "boot".into(), ..Open::default() };
+    up.send(Up::Open(Box::new(open))).await.unwrap();
+    assert!(matches!(next(&mut down).await, Down::Opened { .. }));
+    let assigned = until(&mut down, |d| matches!(d, Down::Assignments(_))).await;
+    let Down::Assignments(assigned) = assigned else { unreachable!() };
+    assert_eq!(assigned.node.id, issued.node);
+    assert!(assigned.networks.iter().any(|n| n.ingress), "every node has the ingress network");
+    let state = |id| core.consensus.local().state.node(id).map(|n| n.status.state);
+    assert_eq!(state(issued.node), Some(NodeState::Ready));
+
+    up.send(Up::GoingAway(Leaving::Shutdown)).await.unwrap();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while state(issued.node) != Some(NodeState::Down) {
+        assert!(tokio::time::Instant::now() < deadline, "a node that shuts down is Down");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    manager.stop().await;
+}
