@@ -65,7 +65,8 @@ pub fn check(path: &Path, text: &str) -> Vec<(usize, String)> {
         found.extend(source.uses("unsafe").into_iter().map(|(line, _)| (line, reason.to_owned())));
     }
     for (attribute, line, is_test) in source.attributes() {
-        found.extend(lint_exception(attribute, is_test).map(|reason| (line, reason)));
+        let is_shared = is_test || is_reaper(path);
+        found.extend(lint_exception(attribute, is_shared).map(|reason| (line, reason)));
     }
     found.sort();
     found
@@ -73,14 +74,14 @@ pub fn check(path: &Path, text: &str) -> Vec<(usize, String)> {
 
 /// `#[allow]` stays behind when its cause is gone; `#[expect]` does not, and must say why.
 ///
-/// Except in modules that several test programs share: what one of them uses, another does not, and no expectation
-/// holds in both. There `#[allow]` may stand, with a reason.
-fn lint_exception(attribute: &str, is_test: bool) -> Option<String> {
+/// Except where several programs share a module, as tests and the reaper's do: what one of them uses, another does not,
+/// and no expectation holds in both. There `#[allow]` may stand, with a reason.
+fn lint_exception(attribute: &str, is_shared: bool) -> Option<String> {
     let inner = match attribute.split_once(',') {
         Some((head, tail)) if head.trim_start().starts_with("cfg_attr(") => tail.trim_start(),
         _ => attribute.trim_start(),
     };
-    if inner.starts_with("allow(") && !(is_test && inner.contains("reason")) {
+    if inner.starts_with("allow(") && !(is_shared && inner.contains("reason")) {
         return Some("#[allow] is not used here: #[expect(lint, reason = \"…\")]".to_owned());
     }
     let is_bare = inner.starts_with("expect(") && !inner.contains("reason");
@@ -88,9 +89,16 @@ fn lint_exception(attribute: &str, is_test: bool) -> Option<String> {
 }
 
 fn may_be_unsafe(path: &Path) -> bool {
-    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let folder = |wanted: &str| path.components().any(|c| c.as_os_str() == wanted);
-    name == "sys.rs" || folder("sys") || folder("reaper") || name.starts_with("reaper")
+    path.file_name().is_some_and(|name| name == "sys.rs") || has_folder(path, "sys") || is_reaper(path)
+}
+
+/// The programs that stay with a container, which have no standard library.
+fn is_reaper(path: &Path) -> bool {
+    has_folder(path, "reaper") || path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("reaper"))
+}
+
+fn has_folder(path: &Path, name: &str) -> bool {
+    path.components().any(|component| component.as_os_str() == name)
 }
 
 /// Whether `path` is the core itself, its file, or below it.
@@ -156,6 +164,7 @@ mod tests {
         let shared = "#![allow(dead_code, reason = \"each test program uses a part\")]\n";
         assert_eq!(reasons("node/src/lib.rs", shared).len(), 1);
         assert!(reasons("node/tests/common/mod.rs", shared).is_empty());
+        assert!(reasons("runtime/reaper/nolibc.rs", shared).is_empty());
         assert_eq!(reasons("node/tests/common/mod.rs", "#![allow(dead_code)]\n").len(), 1);
     }
 
