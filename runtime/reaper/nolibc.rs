@@ -175,9 +175,7 @@ pub fn close(fd: i32) {
 pub fn open(path: &[u8], flags: usize, mode: usize) -> i32 {
     debug_assert!(path.last() == Some(&0));
     // SAFETY: the path is a live, NUL-terminated slice.
-    unsafe {
-        syscall(nr::OPENAT, [AT_FDCWD as usize, path.as_ptr() as usize, flags, mode, 0, 0]) as i32
-    }
+    unsafe { syscall(nr::OPENAT, [AT_FDCWD as usize, path.as_ptr() as usize, flags, mode, 0, 0]) as i32 }
 }
 
 /// Both paths must end with a NUL byte.
@@ -235,9 +233,7 @@ pub fn pidfd_open(pid: i32) -> i32 {
 pub fn wait(options: usize) -> (isize, i32) {
     let mut status = 0i32;
     // SAFETY: the status pointer is a live local.
-    let pid = unsafe {
-        syscall(nr::WAIT4, [usize::MAX, core::ptr::from_mut(&mut status) as usize, options, 0, 0, 0])
-    };
+    let pid = unsafe { syscall(nr::WAIT4, [usize::MAX, core::ptr::from_mut(&mut status) as usize, options, 0, 0, 0]) };
     (pid, status)
 }
 
@@ -262,20 +258,13 @@ pub fn exit(code: i32) -> ! {
 pub fn set_signal_mask(mask: u64) {
     const SIG_SETMASK: usize = 2;
     // SAFETY: the mask is a live local of the kernel's size, 8 bytes.
-    unsafe {
-        syscall(
-            nr::RT_SIGPROCMASK,
-            [SIG_SETMASK, core::ptr::from_ref(&mask) as usize, 0, 8, 0, 0],
-        )
-    };
+    unsafe { syscall(nr::RT_SIGPROCMASK, [SIG_SETMASK, core::ptr::from_ref(&mask) as usize, 0, 8, 0, 0]) };
 }
 
 /// Waits for one of the blocked signals in `mask` and returns its number.
 pub fn wait_signal(mask: u64) -> isize {
     // SAFETY: the mask is a live local of the kernel's size, 8 bytes; no siginfo, no timeout.
-    unsafe {
-        syscall(nr::RT_SIGTIMEDWAIT, [core::ptr::from_ref(&mask) as usize, 0, 0, 8, 0, 0])
-    }
+    unsafe { syscall(nr::RT_SIGTIMEDWAIT, [core::ptr::from_ref(&mask) as usize, 0, 0, 8, 0, 0]) }
 }
 
 /// A child that continues here with its own copy of the memory (0), or its pid.
@@ -315,9 +304,7 @@ pub fn now_ns() -> u64 {
     const CLOCK_REALTIME: usize = 0;
     let mut now = TimeSpec { seconds: 0, nanos: 0 };
     // SAFETY: the pointer is a live local of the kernel's shape.
-    unsafe {
-        syscall(nr::CLOCK_GETTIME, [CLOCK_REALTIME, core::ptr::from_mut(&mut now) as usize, 0, 0, 0, 0])
-    };
+    unsafe { syscall(nr::CLOCK_GETTIME, [CLOCK_REALTIME, core::ptr::from_mut(&mut now) as usize, 0, 0, 0, 0]) };
     now.seconds as u64 * 1_000_000_000 + now.nanos as u64
 }
 

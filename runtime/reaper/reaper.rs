@@ -38,8 +38,7 @@ struct Log {
 
 // All zeros, so that they cost nothing in the file and nothing in memory until they are used.
 static mut STREAMS: [Stream; 2] = [const { Stream { fd: 0, letter: 0, held: 0, carry: [0; CARRY] } }; 2];
-static mut LOG: Log =
-    Log { fd: 0, size: 0, file_bytes: 0, files: 0, waiting: 0, buffer: [0; CARRY + RECORD_OVERHEAD] };
+static mut LOG: Log = Log { fd: 0, size: 0, file_bytes: 0, files: 0, waiting: 0, buffer: [0; CARRY + RECORD_OVERHEAD] };
 
 /// # Safety
 /// `stack` is the stack as the kernel leaves it at the entry point.
@@ -53,9 +52,7 @@ unsafe extern "C" fn main(stack: *const usize) -> ! {
     };
     let [_, init, stdout, stderr, file_bytes, files] = args;
     // SAFETY: the only references that are ever made to the two statics, in a program with one thread.
-    let (streams, log) = unsafe {
-        (&mut *core::ptr::addr_of_mut!(STREAMS), &mut *core::ptr::addr_of_mut!(LOG))
-    };
+    let (streams, log) = unsafe { (&mut *core::ptr::addr_of_mut!(STREAMS), &mut *core::ptr::addr_of_mut!(LOG)) };
     // A stray SIGTERM (a machine that shuts down) must not cost the exit status.
     set_signal_mask(u64::MAX);
     set_name(b"rswarm-reaper\0");

@@ -345,12 +345,12 @@ mod tests {
         let logs = dir.path();
         let mut reader = Reader::new(logs.to_owned());
         let mut next = move || reader.batch(0).unwrap().into_iter().map(|l| l.at_ns).collect::<Vec<_>>();
-        assert_eq!(next(), []);
+        assert_eq!(next(), [0u64; 0]);
         append(logs, &record(1, "oF", "a"));
         assert_eq!(next(), [1]);
         let two = record(2, "oF", "bb");
         append(logs, &two[..two.len() - 2]);
-        assert_eq!(next(), []);
+        assert_eq!(next(), [0u64; 0]);
         append(logs, &two[two.len() - 2..]);
         append(logs, &record(3, "oF", "c"));
         rotate(logs);

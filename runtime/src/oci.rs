@@ -59,6 +59,10 @@ pub(crate) fn config(plan: &ContainerPlan, resolved: &Resolved<'_>) -> Value {
     let follows_host =
         plan.mounts.iter().any(|mount| matches!(mount.source, MountSource::Bind { follows_host: true, .. }));
     let mut read_only: Vec<String> = READ_ONLY.iter().map(|p| (*p).to_owned()).collect();
+    if !resolved.cgroup_names.is_empty() {
+        // The folder of the hierarchies is a file system of its own.
+        read_only.push("/sys/fs/cgroup".to_owned());
+    }
     read_only.extend(resolved.cgroup_names.iter().map(|name| format!("/sys/fs/cgroup/{name}")));
     let mut linux = json!({
         "namespaces": namespaces,

@@ -1,4 +1,5 @@
 //! What a container is, on each backend: the same cases must hold for the embedded runtime and for runc.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod container_support;
 
@@ -33,6 +34,7 @@ on_both! {
     an_exit_code_is_told_and_nothing_is_left
     the_process_is_who_and_where_the_spec_says
     init_and_exec_are_confined_alike
+    privileges_can_be_given_and_taken
     a_missing_program_is_said_in_clear
     a_stop_signal_and_a_kill_end_it
     out_of_memory_is_told_apart
@@ -136,6 +138,46 @@ async fn init_and_exec_are_confined_alike(lab: Lab) {
         let lines =
             lines.into_iter().filter(|l| !l.contains("Operation not permitted") && !l.contains("permission denied"));
         check(lines.collect(), &format!("exec of {user:?}"), caps);
+    }
+}
+
+async fn privileges_can_be_given_and_taken(lab: Lab) {
+    type Change = fn(&mut rswarm_types::spec::ContainerSpec);
+    let cases: [(&str, Change, [&str; 4]); 4] = [
+        ("nnp", |spec| spec.privileges.no_new_privileges = true, ["800405fb", "1", "2", "no"]),
+        ("open", |spec| spec.privileges.seccomp_unconfined = true, ["800405fb", "0", "0", "no"]),
+        ("admin", |spec| spec.cap_add = vec!["SYS_ADMIN".to_owned()], ["802405fb", "0", "2", "yes"]),
+        ("bare", |spec| spec.cap_drop = vec!["ALL".to_owned()], ["00000000", "0", "2", "no"]),
+    ];
+    for (id, change, [caps, no_new_privileges, seccomp, mounts]) in cases {
+        let line = "grep -E '^(CapEff|CapBnd|Seccomp:|NoNewPrivs)' /proc/self/status; mount -t tmpfs x /tmp && echo mounted; true";
+        let mut service = lab.service(&["sh", "-c", &format!("{line}; sleep 600")]);
+        change(&mut service.task.container);
+        lab.runtime().start(lab.plan_of(id, &service, NetNs::None)).await.unwrap();
+        let exec = lab.runtime().exec(
+            id,
+            ["sh", "-c", line].map(str::to_owned).to_vec(),
+            Vec::new(),
+            None,
+            Duration::from_secs(30),
+        );
+        let said = String::from_utf8(exec.await.unwrap().output).unwrap();
+        let added: Vec<String> = said.lines().map(str::to_owned).collect();
+        lab.until("it looked", async || lab.output(id).await.0.iter().any(|l| l.starts_with("Seccomp"))).await;
+        if mounts == "yes" {
+            lab.said(id, "mounted").await;
+        }
+        for lines in [lab.output(id).await.0, added] {
+            let fields = status_fields(&lines);
+            assert_eq!(fields["CapEff"], format!("00000000{caps}"), "{id} {lines:?}");
+            assert_eq!(fields["CapBnd"], format!("00000000{caps}"), "{id}");
+            assert_eq!(
+                (fields["NoNewPrivs"].as_str(), fields["Seccomp"].as_str()),
+                (no_new_privileges, seccomp),
+                "{id}"
+            );
+            assert_eq!(lines.iter().any(|l| l == "mounted"), mounts == "yes", "{id}");
+        }
     }
 }
 

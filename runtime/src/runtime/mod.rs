@@ -9,10 +9,11 @@ mod watch;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use futures::Stream;
+use futures::stream::{BoxStream, StreamExt};
 use tokio::runtime::Handle;
 use tokio::sync::broadcast;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -152,6 +153,8 @@ impl Runtime {
         for path in [&config.containers_dir, &config.run_dir] {
             let io = |source| OpenError::Io { path: path.clone(), source };
             std::fs::create_dir_all(path).map_err(io)?;
+            // Plans hold variables, and variables hold secrets.
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).map_err(io)?;
         }
         let stop = CancellationToken::new();
         let inner = Arc::new(Inner {
@@ -249,12 +252,12 @@ impl Runtime {
     }
 
     /// The output of a container, of an ended one too until its logs are deleted.
-    pub fn logs(&self, id: &str, query: LogQuery) -> impl Stream<Item = io::Result<LogLine>> + Send + 'static {
+    pub fn logs(&self, id: &str, query: LogQuery) -> BoxStream<'static, io::Result<LogLine>> {
         let inner = Arc::clone(&self.inner);
         let path = self.inner.dir(id).join("logs");
         let id = id.to_owned();
         let has_ended = move || !matches!(inner.state_of(&id), Some(ContainerState::Running { .. }));
-        logs::stream(path, query, has_ended)
+        logs::stream(path, query, has_ended).boxed()
     }
 
     /// Containers that mount a named volume.

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use nix::sys::signal::SigSet;
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::FdFlags;
 
@@ -71,6 +72,8 @@ impl Reaper {
                 _ => rustix::stdio::dup2_stderr(null.as_fd())?,
             }
         }
+        // The mask survives the execve: no signal finds the reaper before it is ready.
+        SigSet::all().thread_block()?;
         let failed = nix::unistd::fexecve::<_, CString, CString>(&self.0, &args, &[]);
         rustix::stdio::dup2_stdout(stdout.as_fd())?;
         failed.map_err(io::Error::from)

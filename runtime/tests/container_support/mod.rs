@@ -1,9 +1,10 @@
 //! A node's runtime in a temporary folder, with a root file system of busybox; everything is gone at its end.
 #![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -216,10 +217,7 @@ fn make_busybox(root: &Path) {
     fs::write(root.join("data/sub/file"), "from the image\n").unwrap();
     fs::write(root.join("etc/notes"), "no program\n").unwrap();
     fs::write(root.join("bin/junk"), "not a program\n").unwrap();
-    for program in ["bin/junk"] {
-        use std::os::unix::fs::PermissionsExt;
-        fs::set_permissions(root.join(program), fs::Permissions::from_mode(0o755)).unwrap();
-    }
+    fs::set_permissions(root.join("bin/junk"), fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 /// The fields of `/proc/self/status` that a container printed.
