@@ -74,9 +74,8 @@ impl Core {
     pub async fn stop(&self) {
         let engine = Arc::clone(self.consensus.engine());
         let status = engine.status();
-        if status.is_leader()
-            && let Some(heir) = status.voters.keys().copied().find(|m| *m != status.member)
-        {
+        let heir = status.voters.keys().copied().find(|m| *m != status.member).filter(|_| status.is_leader());
+        if let Some(heir) = heir {
             // A hand-over that fails costs an election, no more.
             let _ = tokio::time::timeout(Duration::from_secs(1), engine.transfer(heir)).await;
         }

@@ -34,9 +34,11 @@ impl CaService {
     fn pass<T>(&self, request: &Request<T>) -> Result<Peer, Status> {
         let peer = Peer::of(request)?;
         match peer {
-            Peer::Anonymous(source) if !self.gate.admits(source, tokio::time::Instant::now()) => Err(Status::resource_exhausted(
-                "too many calls without a certificate: at most 10 a second; wait and try again",
-            )),
+            Peer::Anonymous(source) if !self.gate.admits(source, tokio::time::Instant::now()) => {
+                Err(Status::resource_exhausted(
+                    "too many calls without a certificate: at most 10 a second; wait and try again",
+                ))
+            }
             _ => Ok(peer),
         }
     }

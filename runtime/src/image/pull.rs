@@ -111,8 +111,11 @@ impl ImageStore {
         let (config, diff_ids) = self.read_config(reference, manifest.config.digest)?;
         let layers = plan_layers(reference, &diff_ids, &manifest)?;
         let session = &session;
+        // Owned: with a borrowed blob the compiler cannot prove the stream `Send`.
+        let layers: Vec<(Descriptor, LayerPlan)> =
+            layers.into_iter().map(|(blob, plan)| (blob.clone(), plan)).collect();
         let layers = futures::stream::iter(layers.into_iter().map(|(blob, plan)| async move {
-            self.bring_blob(session, blob, report).await?;
+            self.bring_blob(session, &blob, report).await?;
             self.unpack(&reference.familiar(), plan, activity, report).await
         }));
         let layers = layers.buffered(2 * DOWNLOADS_AT_ONCE).try_collect().await?;

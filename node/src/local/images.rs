@@ -1,0 +1,194 @@
+//! Images of this node, and the registries it speaks to.
+
+use futures::StreamExt;
+use rswarm_api::pb;
+use rswarm_runtime::image::{ImageError, ImageId, PullProgress, PullStep, RegistryAuth, Removed};
+use tokio::io::AsyncWriteExt;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use super::LocalApi;
+use super::service::ProgressStream;
+use crate::membership::chain;
+
+/// Reports that wait for a slow reader; more are dropped, the last state counts.
+const PROGRESS_QUEUE: usize = 256;
+/// Bytes of an archive between the socket and the unpacker.
+const LOAD_BUFFER: usize = 1 << 20;
+
+type Report = Result<pb::ImageProgress, Status>;
+
+/// Where a transfer's steps go.
+struct Teller(mpsc::Sender<Report>);
+
+impl Teller {
+    /// A full queue loses a step on the way, never the result.
+    fn tell(&self, progress: PullProgress) {
+        let _ = self.0.try_send(Ok(shown(progress)));
+    }
+}
+
+/// Both ends of a transfer's reports.
+struct Reports {
+    sender: mpsc::Sender<Report>,
+    receiver: mpsc::Receiver<Report>,
+}
+
+fn refused(error: &ImageError) -> Status {
+    let text = chain(error);
+    match error {
+        ImageError::Unknown(_) => Status::not_found(text),
+        ImageError::InUse { .. } | ImageError::SeveralNames { .. } => Status::already_exists(text),
+        ImageError::Reference(_) | ImageError::Ambiguous(_) => Status::invalid_argument(text),
+        _ => Status::unknown(text),
+    }
+}
+
+fn auth(header: &str) -> Result<Option<RegistryAuth>, Status> {
+    RegistryAuth::from_docker_header(header).map_err(|e| Status::invalid_argument(chain(&e)))
+}
+
+fn shown(progress: PullProgress) -> pb::ImageProgress {
+    let layer = progress.layer.map(|d| d.to_string()).unwrap_or_default();
+    let (status, current, total) = match progress.step {
+        PullStep::Resolved(digest) => (format!("Digest: {digest}"), 0, 0),
+        PullStep::Exists => ("Already exists".into(), 0, 0),
+        PullStep::Downloading { done, total } => ("Downloading".into(), done, total),
+        PullStep::Uploading { done, total } => ("Pushing".into(), done, total),
+        PullStep::Retrying(why) => (format!("Retrying: {why}"), 0, 0),
+        PullStep::Unpacking => ("Extracting".into(), 0, 0),
+        PullStep::Done => ("Pull complete".into(), 0, 0),
+    };
+    pb::ImageProgress { layer, status, current, total, done: String::new() }
+}
+
+impl LocalApi {
+    pub(super) async fn resolve(&self, request: pb::ResolveImageRequest) -> Result<pb::ResolvedImage, Status> {
+        let auth = auth(&request.registry_auth)?;
+        let resolved = self.daemon.images.resolve(&request.reference, auth.as_ref()).await.map_err(|e| refused(&e))?;
+        Ok(pb::ResolvedImage {
+            reference: resolved.pinned(),
+            platforms: resolved
+                .platforms
+                .into_iter()
+                .map(|(os, architecture)| pb::Platform { os, architecture })
+                .collect(),
+            warning: String::new(),
+        })
+    }
+
+    pub(super) async fn pull(&self, request: pb::PullImageRequest) -> Result<ProgressStream, Status> {
+        let auth = auth(&request.registry_auth)?;
+        let images = self.daemon.images.clone();
+        let (tell, reports) = self.reports();
+        Ok(self.run(reports, async move {
+            let image = images.pull(&request.reference, auth.as_ref(), move |step| tell.tell(step)).await?;
+            Ok(image.repo_digests.first().cloned().unwrap_or_else(|| image.id.to_string()))
+        }))
+    }
+
+    pub(super) async fn push(&self, request: pb::PullImageRequest) -> Result<ProgressStream, Status> {
+        let auth = auth(&request.registry_auth)?;
+        let images = self.daemon.images.clone();
+        let (tell, reports) = self.reports();
+        Ok(self.run(reports, async move {
+            images.push(&request.reference, auth.as_ref(), move |step| tell.tell(step)).await
+        }))
+    }
+
+    fn reports(&self) -> (Teller, Reports) {
+        let (sender, receiver) = mpsc::channel(PROGRESS_QUEUE);
+        (Teller(sender.clone()), Reports { sender, receiver })
+    }
+
+    /// Runs a transfer to its end, even if the reader goes, and reports its result last.
+    fn run(
+        &self,
+        reports: Reports,
+        transfer: impl Future<Output = Result<String, ImageError>> + Send + 'static,
+    ) -> ProgressStream {
+        let Reports { sender, receiver } = reports;
+        self.daemon.tasks.spawn(async move {
+            let last = match transfer.await {
+                Ok(done) => Ok(pb::ImageProgress { done, ..Default::default() }),
+                Err(error) => Err(refused(&error)),
+            };
+            // A reader that left does not want it.
+            let _ = sender.send(last).await;
+        });
+        ReceiverStream::new(receiver).boxed()
+    }
+
+    pub(super) async fn load(&self, mut chunks: Streaming<pb::ImageChunk>) -> Result<pb::LoadImageReply, Status> {
+        let (mut writer, reader) = tokio::io::duplex(LOAD_BUFFER);
+        let feed = async move {
+            while let Some(chunk) = chunks.message().await? {
+                if writer.write_all(&chunk.data).await.is_err() {
+                    // The unpacker refused: its own error says why.
+                    break;
+                }
+            }
+            Ok::<_, Status>(())
+        };
+        let (fed, loaded) = tokio::join!(feed, self.daemon.images.load(reader));
+        let loaded = loaded.map_err(|e| refused(&e))?;
+        fed?;
+        let lines = loaded.into_iter().flat_map(|image| {
+            if image.references.is_empty() {
+                vec![format!("Loaded image ID: {}", image.id)]
+            } else {
+                image.references.into_iter().map(|name| format!("Loaded image: {name}")).collect()
+            }
+        });
+        Ok(pb::LoadImageReply { loaded: lines.collect() })
+    }
+
+    pub(super) async fn image_list(&self, _: pb::Empty) -> Result<pb::ImageList, Status> {
+        let images = self.daemon.images.list().into_iter().map(|image| pb::Image {
+            id: image.id.to_string(),
+            tags: image.repo_tags,
+            digests: image.repo_digests,
+            created_at: image.created.as_deref().map(crate::local::info::unix_ms).unwrap_or_default(),
+            size: image.size,
+        });
+        Ok(pb::ImageList { images: images.collect() })
+    }
+
+    pub(super) async fn drop_image(&self, request: pb::RemoveImageRequest) -> Result<pb::RemoveImageReply, Status> {
+        let used = self.images_in_use().await;
+        let images = self.daemon.images.clone();
+        let removed = tokio::task::spawn_blocking(move || {
+            images.remove(&request.reference, request.force, &|id: &ImageId| used.contains(id))
+        })
+        .await
+        .map_err(|e| Status::internal(e.to_string()))?
+        .map_err(|e| refused(&e))?;
+        let mut reply = pb::RemoveImageReply::default();
+        for line in removed {
+            match line {
+                Removed::Untagged(name) => reply.untagged.push(name),
+                Removed::Deleted(id) => reply.deleted.push(id),
+            }
+        }
+        Ok(reply)
+    }
+
+    async fn images_in_use(&self) -> Vec<ImageId> {
+        let containers = {
+            let member = self.daemon.member.lock().await;
+            match member.as_ref() {
+                Some(member) => member.worker.containers().await,
+                None => Vec::new(),
+            }
+        };
+        containers.iter().filter_map(|c| self.daemon.images.get(&c.image)).map(|image| image.id).collect()
+    }
+
+    pub(super) async fn login(&self, request: pb::LoginRequest) -> Result<pb::LoginReply, Status> {
+        let auth = auth(&request.registry_auth)?
+            .ok_or_else(|| Status::invalid_argument("a user name and a password are needed"))?;
+        self.daemon.images.check_login(&request.registry, &auth).await.map_err(|e| refused(&e))?;
+        Ok(pb::LoginReply { status: "Login Succeeded".into(), identity_token: String::new() })
+    }
+}

@@ -1,0 +1,109 @@
+//! Sockets: the local one for people, and 2377 for nodes.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rswarm_api::pb::node_api_server::NodeApiServer;
+use rswarm_api::tls::{Credentials, CredentialsError, accept};
+use rswarm_manager::Manager;
+use tokio::net::{TcpListener, UnixListener};
+use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::gateway::Gateway;
+use crate::local::LocalApi;
+
+/// Group whose members may use the local socket.
+const GROUP: &str = "rswarm";
+/// Dead peers are noticed after two of these.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+
+/// Why a socket is not served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("cannot listen on {}", path.display())]
+    Unix {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error(
+        "cannot listen on {address}: {reason}\n       stop what holds the port, or choose another with --listen-addr"
+    )]
+    Tcp { address: SocketAddr, reason: String },
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+}
+
+/// Serves the local socket until `stop`.
+///
+/// # Errors
+/// When the socket cannot be made.
+pub fn local(
+    path: &Path,
+    api: LocalApi,
+    gateway: Gateway,
+    tasks: &TaskTracker,
+    stop: CancellationToken,
+) -> Result<(), ServeError> {
+    let error = |source| ServeError::Unix { path: path.to_owned(), source };
+    // The data folder's lock says that no daemon serves it: what is there is a leftover.
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(error(e)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).map_err(error)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(error)?;
+    if let Ok(Some(group)) = nix::unistd::Group::from_name(GROUP) {
+        nix::unistd::chown(path, None, Some(group.gid)).map_err(|e| error(e.into()))?;
+    }
+    let server = tonic::transport::Server::builder()
+        .add_service(NodeApiServer::new(api).max_decoding_message_size(4 << 20).max_encoding_message_size(usize::MAX))
+        .add_service(gateway)
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled_owned());
+    let shown = path.display().to_string();
+    tasks.spawn(async move {
+        if let Err(error) = server.await {
+            tracing::error!(path = shown, %error, "the local socket is no longer served");
+        }
+    });
+    Ok(())
+}
+
+/// Listens on the manager's address.
+///
+/// # Errors
+/// When the port is held by something else.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address).await.map_err(|e| ServeError::Tcp { address, reason: e.to_string() })
+}
+
+/// Serves a manager on 2377 until `stop`.
+///
+/// # Errors
+/// When the credentials cannot be used.
+pub fn manager(
+    listener: TcpListener,
+    manager: &Manager,
+    credentials: &Credentials,
+    tasks: &TaskTracker,
+    stop: CancellationToken,
+) -> Result<(), ServeError> {
+    let incoming = ReceiverStream::new(accept(listener, credentials.server_config()?, tasks));
+    let server = tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(8 << 20)
+        .add_routes(manager.routes())
+        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned());
+    tasks.spawn(async move {
+        if let Err(error) = server.await {
+            tracing::error!(%error, "port 2377 is no longer served");
+        }
+    });
+    Ok(())
+}
