@@ -22,6 +22,11 @@ use crate::oci;
 use crate::rootfs::Root;
 use crate::state::{Backend, Order, RawExit, StateDir};
 
+/// How long a runtime may keep the pid of a process to itself.
+const VICTIM_MAX: Duration = Duration::from_secs(5);
+/// Between two looks once time is up.
+const LATE_STEP: Duration = Duration::from_millis(20);
+
 /// What is asked of the helper.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ExecRequest {
@@ -132,7 +137,7 @@ fn embedded(
         (Err(error), Ok(())) => return Err(Failure::of(&format!("exec in {}", dir.0.display()), &error)),
         (Ok(pid), Ok(())) => Pid::from_raw(pid.as_raw()).ok_or_else(|| Failure::other("the process has no pid"))?,
     };
-    watch(pid, output, request, deadline, |_| pid)
+    watch(pid, output, request, deadline, || Some(pid))
 }
 
 fn through_binary(
@@ -154,7 +159,7 @@ fn through_binary(
     drop(command);
     let runtime = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or_else(|| Failure::other("no pid"))?;
     let read_pid = || fs::read_to_string(&pid_file.0).ok()?.trim().parse().ok().and_then(Pid::from_raw);
-    let answer = watch(runtime, output, request, deadline, |runtime| read_pid().unwrap_or(runtime))?;
+    let answer = watch(runtime, output, request, deadline, read_pid)?;
     if read_pid().is_none() && matches!(answer, ExecAnswer::Ended { code: Some(_), .. }) {
         let said = binary::last_message(&log.0).unwrap_or_else(|_| "exec failed".to_owned());
         return Err(classify(format!("{} exec: {said}", program.display())));
@@ -162,28 +167,33 @@ fn through_binary(
     Ok(answer)
 }
 
-/// Collects output until `child` ends or time is up; then `to_kill` says what dies, with its process group.
+/// Collects output until `child` ends or time is up; then `to_kill` says what dies, with its process group. The child
+/// itself dies when nobody can say for [`VICTIM_MAX`].
 fn watch(
     child: Pid,
     output: PipeReader,
     request: &ExecRequest,
     deadline: Instant,
-    to_kill: impl Fn(Pid) -> Pid,
+    to_kill: impl Fn() -> Option<Pid>,
 ) -> Result<ExecAnswer, Failure> {
     let pidfd = rustix::process::pidfd_open(child, PidfdFlags::empty()).map_err(io::Error::from)?;
     rustix::io::ioctl_fionbio(&output, true).map_err(io::Error::from)?;
     let mut output =
         Output { pipe: Some(File::from(OwnedFd::from(output))), kept: Vec::new(), max: request.output_bytes_max };
-    let mut is_late = false;
+    let (mut is_late, mut is_killed) = (false, false);
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() && !is_late {
+        if left.is_zero() {
             is_late = true;
-            let victim = to_kill(child);
-            let _ = rustix::process::kill_process_group(victim, Signal::KILL);
-            let _ = rustix::process::kill_process(victim, Signal::KILL);
+            // A runtime may know its process a moment later than the process runs.
+            let is_too_late = deadline.elapsed() > VICTIM_MAX;
+            if !is_killed && let Some(victim) = to_kill().or(is_too_late.then_some(child)) {
+                is_killed = true;
+                let _ = rustix::process::kill_process_group(victim, Signal::KILL);
+                let _ = rustix::process::kill_process(victim, Signal::KILL);
+            }
         }
-        let wait = if is_late { Duration::from_millis(50) } else { left };
+        let wait = if is_late { LATE_STEP } else { left };
         let wait = Timespec {
             tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: i64::from(wait.subsec_nanos()),

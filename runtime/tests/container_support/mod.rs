@@ -188,6 +188,19 @@ impl Drop for Lab {
             }
             let _ = fs::remove_dir(&cgroup);
         }
+        // Reapers still write exits: the folder can go when they are gone.
+        for folder in fs::read_dir(&self.config.containers_dir).into_iter().flatten().flatten() {
+            let shim = fs::read_to_string(folder.path().join("shim")).unwrap_or_default();
+            let Some(pid) = shim.split(' ').next().filter(|pid| !pid.is_empty()) else { continue };
+            let is_alive = || {
+                let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+                stat.contains("(rswarm-") && !stat.contains(") Z")
+            };
+            let since = Instant::now();
+            while is_alive() && since.elapsed() < Duration::from_secs(5) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
     }
 }
 
