@@ -108,6 +108,20 @@ async fn a_shim_that_died_with_the_daemon_is_found_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_changed_its_user_does_not_survive_its_shim_either() {
+    let lab = Lab::embedded();
+    // A change of user clears the signal that the kernel would send at the shim's death.
+    let argv = ["start-stop-daemon", "-S", "-c", "web", "-x", "/bin/sleep", "--", "600"];
+    lab.runtime().start(lab.plan("t", &argv)).await.unwrap();
+    let init = lab.pid_in("t", "init");
+    let status = || fs::read_to_string(format!("/proc/{init}/status")).unwrap_or_default();
+    lab.until("it is another user's", async || status().contains("Uid:\t33")).await;
+    kill(lab.pid_in("t", "shim"));
+    assert!(matches!(lab.ended("t").await, Outcome::Lost(_)));
+    assert!(status().is_empty() || status().contains("State:\tZ"), "{}", status());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reaper_shrugs_at_a_machine_s_sigterm() {
     let lab = Lab::embedded();
     lab.runtime().start(lab.plan("t", &["sh", "-c", "while [ ! -e /go ]; do sleep 0.02; done; exit 5"])).await.unwrap();

@@ -219,9 +219,36 @@ fn make_busybox(root: &Path) {
     }
     fs::copy(busybox, root.join("bin/busybox")).unwrap();
     for applet in [
-        "sh", "cat", "ls", "id", "echo", "sleep", "true", "false", "yes", "head", "grep", "mount", "touch", "env",
-        "pwd", "hostname", "kill", "dd", "tail", "seq", "stat", "ping", "chmod", "tty", "ip", "unshare", "wc", "mkdir",
+        "sh",
+        "cat",
+        "ls",
+        "id",
+        "echo",
+        "sleep",
+        "true",
+        "false",
+        "yes",
+        "head",
+        "grep",
+        "mount",
+        "touch",
+        "env",
+        "pwd",
+        "hostname",
+        "kill",
+        "dd",
+        "tail",
+        "seq",
+        "stat",
+        "ping",
+        "chmod",
+        "tty",
+        "ip",
+        "unshare",
+        "wc",
+        "mkdir",
         "umount",
+        "start-stop-daemon",
     ] {
         symlink("busybox", root.join("bin").join(applet)).unwrap();
     }
