@@ -1,0 +1,207 @@
+//! Every noun survives the wire, and what cannot be read is an error, never a default.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prost::Message;
+use rswarm_api::{Wire, WireError, pb};
+use rswarm_types::command::{Body, Caller, Change, Command, NewTask, StackChange, StackService};
+use rswarm_types::node::{NodeDescription, NodeState};
+use rswarm_types::service::{RegistryAuth, UpdateState, UpdateStatus};
+use rswarm_types::session::{CloseReason, Down, Leaving, Open, Up};
+use rswarm_types::spec::container::DnsConfig;
+use rswarm_types::spec::*;
+use rswarm_types::task::{Slot, TaskStatus};
+use rswarm_types::task_state::{DesiredState, TaskState};
+use rswarm_types::units::{Bytes, NanoCpus, TimestampMs};
+use rswarm_types::*;
+
+fn full_spec() -> ServiceSpec {
+    let text = |s: &str| s.to_owned();
+    ServiceSpec {
+        name: text("web"),
+        labels: [(text("a"), text("1"))].into(),
+        task: TaskSpec {
+            container: ContainerSpec {
+                image: text("nginx:1.27@sha256:00"),
+                labels: [(text("b"), text("2"))].into(),
+                command: vec![text("sh")],
+                args: vec![text("-c"), text("exit 0")],
+                env: vec![text("K=V")],
+                hostname: text("h"),
+                dir: text("/srv"),
+                user: text("1:2"),
+                groups: vec![text("3")],
+                privileges: Privileges { no_new_privileges: true, seccomp_unconfined: true },
+                tty: true,
+                open_stdin: true,
+                read_only: true,
+                stop_signal: text("SIGINT"),
+                stop_grace: Some(Duration::from_millis(1_500)),
+                healthcheck: Some(Healthcheck {
+                    test: vec![text("CMD"), text("true")],
+                    interval: Some(Duration::from_secs(1)),
+                    timeout: Some(Duration::from_secs(2)),
+                    start_period: Some(Duration::from_secs(3)),
+                    start_interval: Some(Duration::from_secs(4)),
+                    retries: 5,
+                }),
+                mounts: vec![Mount {
+                    kind: MountKind::Tmpfs,
+                    source: text("s"),
+                    target: text("/t"),
+                    read_only: true,
+                    bind: BindOptions { propagation: text("rslave"), non_recursive: true, create_source: true },
+                    volume: VolumeOptions { no_copy: true, labels: Default::default(), subpath: text("x") },
+                    tmpfs: TmpfsOptions { size: Bytes(64), mode: Some(0o1777) },
+                }],
+                hosts: vec![HostEntry { name: text("db"), address: [10, 0, 0, 9].into() }],
+                dns: DnsConfig { nameservers: vec![[9, 9, 9, 9].into()], search: vec![text("s")], options: vec![text("o")] },
+                init: Some(false),
+                sysctls: [(text("net.x"), text("1"))].into(),
+                cap_add: vec![text("NET_RAW")],
+                cap_drop: vec![text("ALL")],
+                ulimits: vec![Ulimit { name: text("nofile"), soft: -1, hard: 9 }],
+                oom_score_adj: -500,
+            },
+            resources: Resources {
+                limit_cpu: NanoCpus(1),
+                limit_memory: Bytes(2),
+                limit_pids: 3,
+                reserve_cpu: NanoCpus(4),
+                reserve_memory: Bytes(5),
+            },
+            restart: RestartPolicy {
+                condition: RestartCondition::OnFailure,
+                delay: Duration::from_secs(1),
+                max_attempts: 2,
+                window: Duration::from_secs(3),
+            },
+            placement: Placement {
+                constraints: vec![text("node.role == worker")],
+                preferences: vec![SpreadPreference { descriptor: text("node.labels.zone") }],
+                max_replicas_per_node: 7,
+                platforms: vec![Platform { os: text("linux"), architecture: text("amd64") }],
+            },
+            networks: vec![NetworkAttachment {
+                target: text("net"),
+                aliases: vec![text("al")],
+                driver_opts: [(text("k"), text("v"))].into(),
+            }],
+            log_driver: Some(LogDriver { name: text("json-file"), options: [(text("max-size"), text("1m"))].into() }),
+            force_update: 11,
+        },
+        mode: ServiceMode::Replicated { replicas: 4 },
+        update: Some(UpdateConfig { parallelism: 0, order: UpdateOrder::StartFirst, ..UpdateConfig::default() }),
+        rollback: Some(UpdateConfig::default()),
+        endpoint: EndpointSpec {
+            mode: EndpointMode::DnsRr,
+            ports: vec![PortConfig { protocol: Protocol::Udp, target: 53, published: 5353, mode: PublishMode::Host }],
+        },
+    }
+}
+
+fn check<T: Wire + PartialEq + std::fmt::Debug>(value: &T)
+where
+    T::Pb: Message + Default,
+{
+    let bytes = value.to_pb().encode_to_vec();
+    assert_eq!(&T::from_pb(T::Pb::decode(&bytes[..]).unwrap()).unwrap(), value);
+}
+
+fn command(body: Body) -> Command {
+    Command {
+        at: TimestampMs(5),
+        wall: TimestampMs(6),
+        request: RequestId(7),
+        caller: Caller { node: NodeId(8), role: Role::Manager },
+        needs_level: 1,
+        body,
+    }
+}
+
+#[test]
+fn a_spec_with_every_field_set_survives() {
+    check(&full_spec());
+    check(&ServiceSpec { mode: ServiceMode::Global, ..full_spec() });
+    check(&ClusterSpec::default());
+}
+
+#[test]
+fn commands_survive() {
+    let spec = Arc::new(full_spec());
+    let auth = RegistryAuth("secret".into());
+    let bodies = [
+        Body::Tick,
+        Body::CreateService { id: ServiceId(1), spec: Arc::clone(&spec), auth: auth.clone() },
+        Body::UpdateService { id: ServiceId(1), version: 9, spec: Arc::clone(&spec), auth: None, rollback: true },
+        Body::DeployStack(Box::new(StackChange {
+            name: "s".into(),
+            networks: vec![],
+            services: vec![StackService { id: ServiceId(2), spec, auth }],
+            prune: true,
+        })),
+        Body::SetNodeState {
+            node: NodeId(1),
+            epoch: 2,
+            state: NodeState::Down,
+            message: "m".into(),
+            grace_until: TimestampMs(3),
+        },
+        Body::Report {
+            node: NodeId(1),
+            epoch: 2,
+            statuses: vec![(TaskId(3), TaskStatus { state: TaskState::Failed, exit_code: Some(-1), ..Default::default() })],
+        },
+        Body::Reconcile(vec![
+            Change::CreateTask(Box::new(NewTask { slot: Slot::Node(NodeId(4)), replaces: Some(TaskId(1)), ..Default::default() })),
+            Change::SetDesired { task: TaskId(1), version: 2, desired: DesiredState::Remove, reason: "r".into() },
+            Change::SetUpdateStatus {
+                service: ServiceId(1),
+                version: 2,
+                status: UpdateStatus { state: UpdateState::RollbackPaused, ..Default::default() },
+            },
+        ]),
+    ];
+    for body in bodies {
+        check(&command(body));
+    }
+}
+
+#[test]
+fn sessions_survive() {
+    let description = NodeDescription { feature_range: (1, 2), ..Default::default() };
+    for up in [
+        Up::Open(Box::new(Open { node: NodeId(1), description, sandboxes: vec![TaskId(2)], ..Default::default() })),
+        Up::Heartbeat,
+        Up::GoingAway(Leaving::Shutdown),
+        Up::Statuses { number: 3, statuses: vec![(TaskId(1), TaskStatus::default())] },
+    ] {
+        check(&up);
+    }
+    for down in [
+        Down::Opened { epoch: 1 },
+        Down::Closed { reason: CloseReason::Clone, message: "m".into() },
+        Down::Settled { index: u64::MAX },
+    ] {
+        check(&down);
+    }
+}
+
+#[test]
+fn an_unknown_body_is_an_error_and_never_skipped() {
+    let mut pb = command(Body::Tick).to_pb();
+    pb.body = Some(pb::Body { body: None });
+    assert_eq!(Command::from_pb(pb), Err(WireError::Missing("Body.body")));
+    let mut spec = full_spec().to_pb();
+    spec.endpoint = Some(pb::EndpointSpec { mode: 99, ports: vec![] });
+    assert!(matches!(ServiceSpec::from_pb(spec), Err(WireError::Unknown { .. })));
+}
+
+#[test]
+fn secrets_are_not_printed() {
+    let body = Body::CreateService { id: ServiceId(1), spec: Arc::default(), auth: RegistryAuth("hunter2".into()) };
+    assert!(!format!("{:?}", command(body)).contains("hunter2"));
+}
