@@ -22,7 +22,7 @@ pub(crate) enum SnapshotData {
     Fresh(Box<SnapshotFile>),
 }
 
-type EngineSnapshot = Snapshot<Committed, u64, openraft::BasicNode, SnapshotData>;
+pub(crate) type EngineSnapshot = Snapshot<Committed, u64, openraft::BasicNode, SnapshotData>;
 
 /// Why the state machine ended, if it did.
 pub(crate) type Halted = Arc<Mutex<Option<String>>>;

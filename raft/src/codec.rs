@@ -252,7 +252,6 @@ impl PayloadKind {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     pub(crate) fn sample_membership() -> EngineMembership {

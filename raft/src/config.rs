@@ -29,7 +29,7 @@ pub struct Config {
     pub election_max_ms: u64,
     /// How long a leader waits for a peer to make entries durable before it sends them again, in milliseconds.
     pub append_timeout_ms: u64,
-    /// How long one piece of a snapshot may take, its installation included, in milliseconds.
+    /// How long one piece of a snapshot may be on its way before it is sent again, in milliseconds.
     pub snapshot_chunk_timeout_ms: u64,
     /// After how many entries a snapshot is taken.
     pub snapshot_every: u64,
@@ -61,7 +61,7 @@ impl Config {
             election_min_ms: 150,
             election_max_ms: 300,
             append_timeout_ms: 500,
-            snapshot_chunk_timeout_ms: 30_000,
+            snapshot_chunk_timeout_ms: 5_000,
             snapshot_every: 10_000,
             keep_entries: 500,
         }
@@ -122,7 +122,6 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use crate::disk::MemoryDisk;
 

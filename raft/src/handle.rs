@@ -1,7 +1,7 @@
 //! One running member.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -48,6 +48,8 @@ pub(crate) struct Inner<R: AsyncRuntime> {
     proposals: Semaphore,
     /// When the leader was last heard.
     heard: Mutex<Option<InstantOf<TypeConfig<R>>>>,
+    /// The last installation of a snapshot.
+    pub installation: Mutex<Option<JoinHandleOf<TypeConfig<R>, ()>>>,
     /// Ends the engine when writing fails; and in the inline mode keeps the marker groups coming.
     tasks: Mutex<Vec<JoinHandleOf<TypeConfig<R>, ()>>>,
 }
@@ -167,6 +169,14 @@ impl<R: AsyncRuntime> Raft<R> {
         transport: Arc<dyn Transport>,
         machine: impl StateMachine,
     ) -> Result<Self, StartError> {
+        Self::start_boxed(config, transport, Box::new(machine)).await
+    }
+
+    pub(crate) async fn start_boxed(
+        config: Config,
+        transport: Arc<dyn Transport>,
+        machine: Box<dyn StateMachine>,
+    ) -> Result<Self, StartError> {
         let settings = config.engine()?;
         let (disk, mode) = (Arc::clone(&config.disk), config.writer);
         let identity = config.identity();
@@ -180,7 +190,7 @@ impl<R: AsyncRuntime> Raft<R> {
         let log = LogStore::start(opened, mode).map_err(|error| StartError::Log(LogError::Io(error)))?;
 
         let config = Arc::new(config);
-        let applier = Applier::new(Box::new(machine), Arc::clone(&snapshots), mode);
+        let applier = Applier::new(machine, Arc::clone(&snapshots), mode);
         let halted = applier.halted();
         let network = Network { config: Arc::clone(&config), transport };
         let engine = Engine::<R>::new(config.member.0, settings, network, log.clone(), applier).await;
@@ -211,6 +221,7 @@ impl<R: AsyncRuntime> Raft<R> {
             halted,
             proposals: Semaphore::new(PROPOSALS),
             heard: Mutex::new(None),
+            installation: Mutex::new(None),
             tasks: Mutex::new(tasks),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -326,7 +337,8 @@ impl<R: AsyncRuntime> Raft<R> {
         if let Err(error) = blocking::<R, _>(self.inner.config.writer, move || log.close()).await {
             tracing::warn!(error = %error, "the raft log's writer did not end in order");
         }
-        let tasks = std::mem::take(&mut *self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut tasks = std::mem::take(&mut *lock(&self.inner.tasks));
+        tasks.extend(lock(&self.inner.installation).take());
         for task in tasks {
             // They end with the engine and the log.
             let _ = task.await;
@@ -354,17 +366,22 @@ impl<R: AsyncRuntime> Raft<R> {
     /// Notes that the leader spoke.
     pub(crate) fn heard_leader(&self) {
         let now = <InstantOf<TypeConfig<R>> as openraft::Instant>::now();
-        *self.inner.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+        *lock(&self.inner.heard) = Some(now);
     }
 
     pub(crate) fn last_heard(&self) -> Option<InstantOf<TypeConfig<R>>> {
-        *self.inner.heard.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.inner.heard)
     }
+}
+
+/// What is locked here stays whole even if somebody panics.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What went wrong in the state machine or the log: they know more than the engine.
 fn failure(halted: &Halted, log: &LogStore) -> Option<String> {
-    log.failure().or_else(|| halted.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    log.failure().or_else(|| lock(halted).clone())
 }
 
 fn reason<R: AsyncRuntime>(halted: &Halted, log: &LogStore, fatal: &Fatal<TypeConfig<R>>) -> String {

@@ -17,6 +17,7 @@ mod transport;
 
 mod applier;
 mod codec;
+mod compiled;
 mod crypt;
 mod log;
 mod network;
@@ -24,6 +25,8 @@ mod snapshot;
 mod types;
 mod wire;
 
+#[doc(hidden)]
+pub use compiled::compiled;
 pub use config::{Config, ConfigError};
 pub use crypt::KeysError;
 pub use disk::{Disk, DiskFile, Fault, Folder, MemoryDisk, Operation};

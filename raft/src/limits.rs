@@ -52,3 +52,6 @@ pub(crate) const CHANGE_WAIT_MS: u64 = 2_000;
 
 /// How often it looks, in milliseconds.
 pub(crate) const CHANGE_RETRY_MS: u64 = 20;
+
+/// How often a sender asks whether its snapshot is installed, in milliseconds.
+pub(crate) const SNAPSHOT_POLL_MS: u64 = 100;

@@ -18,7 +18,7 @@ use openraft::{AsyncRuntime, BasicNode, OptionalSend, RPCTypes, RaftNetworkFacto
 
 use crate::applier::SnapshotData;
 use crate::config::Config;
-use crate::limits::SNAPSHOT_CHUNK_BYTES;
+use crate::limits::{SNAPSHOT_CHUNK_BYTES, SNAPSHOT_POLL_MS};
 use crate::member::MemberId;
 use crate::snapshot::Chunk;
 use crate::transport::{Transport, TransportError};
@@ -98,7 +98,12 @@ impl<R: AsyncRuntime> Link<R> {
             match self.call(request, RPCTypes::InstallSnapshot, ttl).await? {
                 Answer::Snapshot { vote: theirs, next: None } => return Ok(theirs),
                 Answer::Snapshot { vote: theirs, .. } if theirs > vote => return Ok(theirs),
-                Answer::Snapshot { next: Some(next), .. } if next <= file.id.bytes => offset = next,
+                Answer::Snapshot { next: Some(next), .. } if next <= file.id.bytes => {
+                    if next == file.id.bytes {
+                        R::sleep(Duration::from_millis(SNAPSHOT_POLL_MS)).await;
+                    }
+                    offset = next;
+                }
                 _ => return self.unexpected(),
             }
         }

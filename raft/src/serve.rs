@@ -1,16 +1,17 @@
 //! Answering peers.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::channel::oneshot;
 use openraft::AsyncRuntime;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::error::{Fatal, RaftError};
 use openraft::raft::AppendEntriesResponse;
 use openraft::storage::Snapshot;
 
-use crate::applier::{SnapshotData, blocking};
-use crate::handle::Raft;
+use crate::applier::{EngineSnapshot, SnapshotData, blocking};
+use crate::handle::{Raft, lock};
 use crate::member::MemberId;
 use crate::snapshot::{Chunk, Received};
 use crate::types::{TypeConfig, Vote};
@@ -62,25 +63,50 @@ impl<R: AsyncRuntime> Raft<R> {
     }
 
     async fn take_chunk(&self, vote: Vote, chunk: Chunk) -> Result<Answer<R>, Refusal> {
-        let ours = self.inner.engine.metrics().borrow_watched().vote;
+        let (ours, have) = {
+            let metrics = self.inner.engine.metrics();
+            let metrics = metrics.borrow_watched();
+            (metrics.vote, metrics.snapshot)
+        };
         if ours > vote {
             return Ok(Answer::Snapshot { vote: ours, next: None });
         }
+        if have.is_some() && have >= chunk.meta.last_log_id {
+            // Its installation was not heard of, or it was overtaken by a newer one.
+            return Ok(Answer::Snapshot { vote, next: None });
+        }
         let receiver = Arc::clone(&self.inner.receiver);
         let meta = chunk.meta.clone();
-        let accepted = blocking::<R, _>(self.inner.config.writer, move || {
-            receiver.lock().unwrap_or_else(PoisonError::into_inner).accept(&chunk)
-        });
+        let accepted = blocking::<R, _>(self.inner.config.writer, move || lock(&receiver).accept(&chunk));
         let received = accepted.await.flatten().map_err(|error| Refusal::NotStored(error.to_string()))?;
         match received {
             Received::Next(next) => Ok(Answer::Snapshot { vote, next: Some(next) }),
             Received::Whole(file) => {
                 let snapshot = Snapshot { meta, snapshot: SnapshotData::Fresh(file) };
-                let response = self.inner.engine.install_full_snapshot(vote, snapshot).await;
-                let response = response.map_err(|fatal| self.fatal_refusal(&fatal))?;
-                self.heard_leader();
-                Ok(Answer::Snapshot { vote: response.vote, next: None })
+                let vote = self.install(vote, snapshot).await?;
+                Ok(Answer::Snapshot { vote, next: None })
             }
+        }
+    }
+
+    /// Installs a snapshot, to the end even if the sender stops waiting: it will ask again.
+    async fn install(&self, vote: Vote, snapshot: EngineSnapshot) -> Result<Vote, Refusal> {
+        let (sender, installed) = oneshot::channel();
+        let (engine, receiver) = (self.inner.engine.clone(), Arc::clone(&self.inner.receiver));
+        let task = R::spawn(async move {
+            let response = engine.install_full_snapshot(vote, snapshot).await;
+            lock(&receiver).installed();
+            // The sender may have given up.
+            let _ = sender.send(response);
+        });
+        lock(&self.inner.installation).replace(task);
+        match installed.await {
+            Ok(Ok(response)) => {
+                self.heard_leader();
+                Ok(response.vote)
+            }
+            Ok(Err(fatal)) => Err(self.fatal_refusal(&fatal)),
+            Err(_) => Err(Refusal::Stopped("the installation ended early".to_owned())),
         }
     }
 

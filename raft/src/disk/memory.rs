@@ -321,7 +321,6 @@ impl DiskFile for MemoryFile {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     #[test]

@@ -1,7 +1,5 @@
 //! What the log survives, and what it refuses.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use std::io;
 use std::sync::Arc;
 
@@ -10,12 +8,12 @@ use openraft::storage::{IOFlushed, RaftLogStorage, RaftLogStorageExt};
 use openraft::{EntryPayload, RaftLogReader};
 
 use super::record::parse;
-use super::recover::open_with;
+use super::recover::{Sizes, open_with};
 use super::{Identity, LogError, LogStore, WriterMode, segment_name};
 use crate::TokioRuntime;
 use crate::crypt::KEYS_FILE;
 use crate::disk::{Disk, Fault, MemoryDisk, Operation};
-use crate::limits::SEGMENT_BYTES;
+use crate::limits::{APPEND_BYTES, SEGMENT_BYTES};
 use crate::member::{ClusterTag, MemberId};
 use crate::types::{Command, Entry, TypeConfig, Vote, log_id};
 
@@ -23,10 +21,12 @@ type C = TypeConfig<TokioRuntime>;
 
 const ME: Identity = Identity { cluster: ClusterTag([1; 16]), member: MemberId(1) };
 const SMALL_SEGMENT: u64 = 4096;
+const CACHE_BYTES: usize = 64 << 10;
 
 fn open(disk: &MemoryDisk, segment_bytes: u64) -> Result<LogStore, LogError> {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
-    Ok(LogStore::start(open_with(&disk, ME, segment_bytes)?, WriterMode::Inline).unwrap())
+    let sizes = Sizes { segment_bytes, cache_bytes: CACHE_BYTES };
+    Ok(LogStore::start(open_with(&disk, ME, sizes)?, WriterMode::Inline).unwrap())
 }
 
 fn entry(term: u64, index: u64) -> Entry {
@@ -278,17 +278,17 @@ async fn entries_beyond_the_cache_are_read_back_from_their_segments() {
     let disk = MemoryDisk::new();
     let mut store = open(&disk, SEGMENT_BYTES).unwrap();
     let large = |index| {
-        let bytes = Bytes::from(vec![index as u8; 1 << 20]);
+        let bytes = Bytes::from(vec![index as u8; APPEND_BYTES / 8]);
         Entry { log_id: log_id(1, index), payload: EntryPayload::Normal(Command(bytes)) }
     };
-    for index in 0..70 {
+    for index in 0..30 {
         append(&mut store, [large(index)]).await.unwrap();
     }
-    assert_eq!(entries(&mut store).await, (0..70).map(large).collect::<Vec<_>>());
-    let some = RaftLogReader::<C>::limited_get_log_entries(&mut store, 3, 60).await.unwrap();
-    assert_eq!(some, [large(3)], "a message's worth, but at least one");
+    assert_eq!(entries(&mut store).await, (0..30).map(large).collect::<Vec<_>>());
+    let some = RaftLogReader::<C>::limited_get_log_entries(&mut store, 3, 30).await.unwrap();
+    assert_eq!(some, (3..11).map(large).collect::<Vec<_>>(), "a message's worth");
     let mut store = open(&disk.kill(), SEGMENT_BYTES).unwrap();
-    assert_eq!(entries(&mut store).await.len(), 70);
+    assert_eq!(entries(&mut store).await.len(), 30);
 }
 
 #[tokio::test]

@@ -5,12 +5,11 @@ use std::io;
 use std::sync::Arc;
 
 use super::record::{Place, weight};
-use crate::crypt::Keys;
+use crate::crypt::{Keys, TAG_BYTES};
 use crate::disk::DiskFile;
 use crate::types::{Entry, LogId, Vote, log_id};
 
 /// What readers see. An appended entry is here at once; it is durable later.
-#[derive(Default)]
 pub(crate) struct Index {
     pub vote: Option<Vote>,
     pub purged: Option<LogId>,
@@ -21,6 +20,7 @@ pub(crate) struct Index {
     cached_bytes: usize,
     /// Slots before this one hold no entry.
     cached_from: u64,
+    cache_limit: usize,
 }
 
 struct Slot {
@@ -40,7 +40,7 @@ impl Found {
     pub fn weight(&self) -> usize {
         match self {
             Self::Entry(entry) => weight(&entry.payload),
-            Self::OnDisk { place, .. } => place.bytes as usize,
+            Self::OnDisk { place, .. } => (place.bytes as usize).saturating_sub(TAG_BYTES),
         }
     }
 
@@ -59,6 +59,20 @@ impl Found {
 }
 
 impl Index {
+    /// An empty log that keeps up to `cache_limit` bytes of entries in memory.
+    pub fn new(cache_limit: usize) -> Self {
+        Self {
+            vote: None,
+            purged: None,
+            committed: None,
+            slots: VecDeque::new(),
+            first: 0,
+            cached_bytes: 0,
+            cached_from: 0,
+            cache_limit,
+        }
+    }
+
     /// The last entry, or the purge point when there is none.
     pub fn last(&self) -> Option<LogId> {
         let last = self.slots.back().map(|slot| log_id(slot.term, self.next_slot() - 1));
@@ -100,9 +114,9 @@ impl Index {
         }
     }
 
-    /// Forgets the oldest cached entries beyond `limit` bytes; they can be read back.
-    pub fn shrink(&mut self, limit: usize) {
-        while self.cached_bytes > limit && self.cached_from < self.next_slot() {
+    /// Forgets the oldest entries beyond the cache's limit; they can be read back.
+    pub fn shrink(&mut self) {
+        while self.cached_bytes > self.cache_limit && self.cached_from < self.next_slot() {
             let at = usize::try_from(self.cached_from - self.first).expect("slots are counted by usize");
             let slot = &mut self.slots[at];
             if slot.place.is_none() {

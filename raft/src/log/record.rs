@@ -275,7 +275,6 @@ fn u64_at(data: &[u8], at: usize) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use crate::codec::tests::sample_entries;
 

@@ -26,23 +26,30 @@ pub(crate) struct Opened {
 
 /// Opens the log of `identity`, or begins one in an empty folder.
 pub(crate) fn open(disk: &Arc<dyn Disk>, identity: Identity) -> Result<Opened, LogError> {
-    open_with(disk, identity, SEGMENT_BYTES)
+    open_with(disk, identity, Sizes { segment_bytes: SEGMENT_BYTES, cache_bytes: CACHE_BYTES })
 }
 
-/// As [`open`], with segments of `segment_bytes`.
-pub(super) fn open_with(disk: &Arc<dyn Disk>, identity: Identity, segment_bytes: u64) -> Result<Opened, LogError> {
+/// How large a log's parts become.
+#[derive(Clone, Copy)]
+pub(super) struct Sizes {
+    pub segment_bytes: u64,
+    pub cache_bytes: usize,
+}
+
+/// As [`open`], with other sizes.
+pub(super) fn open_with(disk: &Arc<dyn Disk>, identity: Identity, sizes: Sizes) -> Result<Opened, LogError> {
     let fail = |name: &str, error: &io::Error| LogError::Io(explain(disk.as_ref(), name, error));
     disk.create_folder(LOG_FOLDER).map_err(|error| fail(LOG_FOLDER, &error))?;
     let names = disk.list(LOG_FOLDER).map_err(|error| fail(LOG_FOLDER, &error))?;
     let numbers: Vec<u64> = names.iter().filter_map(|name| segment_number(name)).collect();
     match Keys::load(disk.as_ref())? {
-        Some(keys) => Recovery::new(disk, identity, Arc::new(keys), segment_bytes).run(&numbers),
-        None => begin(disk, identity, &numbers, segment_bytes),
+        Some(keys) => Recovery::new(disk, identity, Arc::new(keys), sizes).run(&numbers),
+        None => begin(disk, identity, &numbers, sizes),
     }
 }
 
 /// Begins a log. The keys are stored last: a folder without them has never been used.
-fn begin(disk: &Arc<dyn Disk>, identity: Identity, leftovers: &[u64], segment_bytes: u64) -> Result<Opened, LogError> {
+fn begin(disk: &Arc<dyn Disk>, identity: Identity, leftovers: &[u64], sizes: Sizes) -> Result<Opened, LogError> {
     for number in leftovers {
         let name = segment_name(*number);
         let fail = |error: &io::Error| LogError::Io(explain(disk.as_ref(), &name, error));
@@ -57,17 +64,18 @@ fn begin(disk: &Arc<dyn Disk>, identity: Identity, leftovers: &[u64], segment_by
     }
     let io = LogError::Io;
     let keys = Arc::new(Keys::generate().map_err(io)?);
-    let mut writer = Writer::new(Arc::clone(disk), Arc::clone(&keys), identity, new_salt().map_err(io)?, segment_bytes);
+    let mut writer =
+        Writer::new(Arc::clone(disk), Arc::clone(&keys), identity, new_salt().map_err(io)?, sizes.segment_bytes);
     writer.begin(Tail::default()).map_err(io)?;
     keys.store(disk.as_ref())?;
-    Ok(Opened { writer, index: Index::default(), keys })
+    Ok(Opened { writer, index: Index::new(sizes.cache_bytes), keys })
 }
 
 struct Recovery<'a> {
     disk: &'a Arc<dyn Disk>,
     identity: Identity,
     keys: Arc<Keys>,
-    segment_bytes: u64,
+    sizes: Sizes,
     index: Index,
     segments: VecDeque<Segment>,
     /// The number that the next group must have; `None` before the first.
@@ -87,13 +95,13 @@ struct Scan {
 }
 
 impl<'a> Recovery<'a> {
-    fn new(disk: &'a Arc<dyn Disk>, identity: Identity, keys: Arc<Keys>, segment_bytes: u64) -> Self {
+    fn new(disk: &'a Arc<dyn Disk>, identity: Identity, keys: Arc<Keys>, sizes: Sizes) -> Self {
         Self {
             disk,
             identity,
             keys,
-            segment_bytes,
-            index: Index::default(),
+            sizes,
+            index: Index::new(sizes.cache_bytes),
             segments: VecDeque::new(),
             next_seq: None,
             before: None,
@@ -134,10 +142,10 @@ impl<'a> Recovery<'a> {
         rewrite.map_err(|error| fail(&segment_name(current.number), &error))?;
         self.disk.sync_folder(LOG_FOLDER).map_err(|error| fail(LOG_FOLDER, &error))?;
 
-        self.index.shrink(CACHE_BYTES);
+        self.index.shrink();
         let salt = new_salt().map_err(LogError::Io)?;
         let mut writer =
-            Writer::new(Arc::clone(self.disk), Arc::clone(&self.keys), self.identity, salt, self.segment_bytes);
+            Writer::new(Arc::clone(self.disk), Arc::clone(&self.keys), self.identity, salt, self.sizes.segment_bytes);
         let tail = Tail {
             segments: self.segments,
             end: self.end,
@@ -201,7 +209,7 @@ impl<'a> Recovery<'a> {
                     self.index.set_place(&last, file, place);
                 }
             }
-            self.index.shrink(CACHE_BYTES);
+            self.index.shrink();
             self.next_seq = Some(expected + 1);
             last_group = data[at..at + group.bytes()].to_vec();
             at += group.bytes();

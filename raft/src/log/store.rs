@@ -15,7 +15,7 @@ use super::index::{Found, Index};
 use super::recover::Opened;
 use super::writer::{Done, Request, Writer, WriterMode, Written};
 use crate::crypt::Keys;
-use crate::limits::{APPEND_BYTES, CACHE_BYTES, MARKER_IDLE_MS};
+use crate::limits::{APPEND_BYTES, MARKER_IDLE_MS};
 use crate::types::{Entry, LogId, TypeConfig, Vote};
 
 /// A handle to the log. The writer ends with the last one.
@@ -173,7 +173,7 @@ impl Shared {
             for (id, place) in written.entries {
                 index.set_place(&id, &written.file, place);
             }
-            index.shrink(CACHE_BYTES);
+            index.shrink();
         };
         let result = match self.check() {
             Ok(()) => writer.write(requests, committed, written),

@@ -1,7 +1,5 @@
 //! The engine's own suite for stores, on ours.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 

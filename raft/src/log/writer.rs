@@ -157,7 +157,10 @@ impl Writer {
             }
             self.drop_segments()
         })();
-        let outcome = || result.as_ref().map(|()| ()).map_err(|error| io::Error::new(error.kind(), error.to_string()));
+        let outcome = || match &result {
+            Ok(()) => Ok(()),
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+        };
         group.done.into_iter().for_each(|done| done(outcome()));
         for request in requests {
             if let Request::Append { done, .. } | Request::Vote { done, .. } = request {

@@ -322,7 +322,6 @@ fn check(file: &dyn DiskFile, len: u64) -> io::Result<u32> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use std::io::{Read, Write};
 
     use super::*;

@@ -22,7 +22,7 @@ pub(crate) struct Chunk {
 
 /// What a piece led to.
 pub(crate) enum Received {
-    /// The next piece should begin here.
+    /// The next piece should begin here; at the snapshot's end if it is being installed, and that is worth asking after.
     Next(u64),
     /// The snapshot is whole, and durable as a temporary file.
     Whole(Box<SnapshotFile>),
@@ -32,6 +32,7 @@ pub(crate) enum Received {
 pub(crate) struct Receiver {
     store: Arc<SnapshotStore>,
     under_way: Option<UnderWay>,
+    installing: Option<(TransferId, SnapshotMeta)>,
 }
 
 struct UnderWay {
@@ -42,11 +43,14 @@ struct UnderWay {
 
 impl Receiver {
     pub fn new(store: Arc<SnapshotStore>) -> Self {
-        Self { store, under_way: None }
+        Self { store, under_way: None, installing: None }
     }
 
     /// Takes a piece. One that does not fit is answered with the place to go on from.
     pub fn accept(&mut self, chunk: &Chunk) -> io::Result<Received> {
+        if self.installing.as_ref().is_some_and(|(id, meta)| (id, meta) == (&chunk.id, &chunk.meta)) {
+            return Ok(Received::Next(chunk.id.bytes));
+        }
         let same = |under_way: &UnderWay| under_way.id == chunk.id && under_way.meta == chunk.meta;
         let mut under_way = match self.under_way.take().filter(same) {
             Some(under_way) => under_way,
@@ -68,13 +72,19 @@ impl Receiver {
             let text = format!("the snapshot arrived as {now:?}, and was sent as {:?}", chunk.id);
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
-        Ok(Received::Whole(Box::new(under_way.writer.finish()?)))
+        let whole = under_way.writer.finish()?;
+        self.installing = Some((under_way.id, under_way.meta));
+        Ok(Received::Whole(Box::new(whole)))
+    }
+
+    /// The last whole snapshot was installed, or will not be.
+    pub fn installed(&mut self) {
+        self.installing = None;
     }
 }
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use std::io::Read;
 
     use super::*;
@@ -117,6 +127,12 @@ mod tests {
         let mut read = Vec::new();
         file.reader().read_to_end(&mut read).unwrap();
         assert_eq!(read, content);
+
+        // Asked again while it is installed, and after.
+        assert_eq!(next(receiver.accept(&chunk(content, 5, 0, 4)).unwrap()), 10);
+        assert_eq!(next(receiver.accept(&chunk(content, 5, 10, 0)).unwrap()), 10);
+        receiver.installed();
+        assert_eq!(next(receiver.accept(&chunk(content, 5, 10, 0)).unwrap()), 0);
     }
 
     #[test]

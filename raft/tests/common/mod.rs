@@ -88,17 +88,22 @@ impl SnapshotSource for View {
     }
 }
 
+/// How long the next message takes; `None` = it is lost.
+type Delay = Box<dyn FnMut() -> Option<Duration> + Send>;
+
 /// Who is reachable, and how.
 pub struct Net<R: AsyncRuntime> {
     members: Mutex<BTreeMap<MemberId, Raft<R>>>,
     cut: Mutex<BTreeSet<MemberId>>,
-    delay: Mutex<Option<Box<dyn FnMut() -> Option<Duration> + Send>>>,
+    delay: Mutex<Option<Delay>>,
+    began: tokio::time::Instant,
     pub trace: Mutex<Vec<String>>,
 }
 
 impl<R: AsyncRuntime> Net<R> {
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
+            began: tokio::time::Instant::now(),
             members: Mutex::default(),
             cut: Mutex::default(),
             delay: Mutex::default(),
@@ -119,12 +124,28 @@ impl<R: AsyncRuntime> Net<R> {
         *self.delay.lock().unwrap() = Some(Box::new(delay));
     }
 
+    /// One way: it takes its time, or is lost, which shows when the sender's time is up.
+    async fn travel(&self, to: MemberId, address: &str, ttl: Duration) -> Result<(), TransportError> {
+        let pause = self.delay.lock().unwrap().as_mut().map(|delay| delay());
+        match pause {
+            None => Ok(()),
+            Some(Some(delay)) => {
+                R::sleep(delay).await;
+                Ok(())
+            }
+            Some(None) => {
+                R::sleep(ttl).await;
+                Err(TransportError::Timeout { to, address: address.to_owned(), ttl })
+            }
+        }
+    }
+
     pub fn leave(&self, member: MemberId) {
         self.members.lock().unwrap().remove(&member);
     }
 
-    fn note(&self, line: String) {
-        self.trace.lock().unwrap().push(line);
+    pub fn note(&self, line: String) {
+        self.trace.lock().unwrap().push(format!("{:?} {line}", self.began.elapsed()));
     }
 }
 
@@ -143,32 +164,29 @@ impl<R: AsyncRuntime> Transport for Port<R> {
     ) -> BoxFuture<'static, Result<Bytes, TransportError>> {
         let (net, from, address) = (Arc::clone(&self.net), self.from, address.to_owned());
         async move {
-            let pause = |net: &Net<R>| net.delay.lock().unwrap().as_mut().map(|delay| delay());
-            for leg in 0..1 {
-                match pause(&net) {
-                    None => {}
-                    Some(Some(delay)) => R::sleep(delay).await,
-                    Some(None) => {
-                        net.note(format!("{from} {to} lost {leg}"));
-                        R::sleep(ttl).await;
-                    }
-                }
-            }
+            net.travel(to, &address, ttl).await?;
             let cut = |id: &MemberId| net.cut.lock().unwrap().contains(id);
             let peer = net.members.lock().unwrap().get(&to).cloned();
             let peer = peer.filter(|_| !cut(&from) && !cut(&to));
-            net.note(format!("{from} {to} {} {}", message.len(), peer.is_some()));
+            net.note(format!("{from} {to} {:x} {}", crc(&message), peer.is_some()));
             let Some(peer) = peer else {
                 return Err(TransportError::Unreachable { to, address, reason: "nobody is there".to_owned() });
             };
             let answer = peer.handle(message).await;
+            net.travel(to, &address, ttl).await?;
             if cut(&from) || cut(&to) {
                 return Err(TransportError::Timeout { to, address, ttl });
             }
+            net.note(format!("{to} {from} {:x}", crc(&answer)));
             Ok(answer)
         }
         .boxed()
     }
+}
+
+/// A short name for a message, so that traces show what differs.
+fn crc(message: &[u8]) -> u32 {
+    message.iter().fold(0, |sum: u32, byte| sum.rotate_left(5) ^ u32::from(*byte))
 }
 
 /// One member and what it has.
@@ -181,11 +199,12 @@ pub struct Setup {
     pub writer: WriterMode,
     pub snapshot_every: u64,
     pub keep_entries: u64,
+    pub snapshot_chunk_timeout_ms: u64,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { writer: WriterMode::Thread, snapshot_every: 10_000, keep_entries: 500 }
+        Self { writer: WriterMode::Thread, snapshot_every: 10_000, keep_entries: 500, snapshot_chunk_timeout_ms: 5_000 }
     }
 }
 
@@ -201,6 +220,7 @@ impl Setup {
             writer: self.writer,
             snapshot_every: self.snapshot_every,
             keep_entries: self.keep_entries,
+            snapshot_chunk_timeout_ms: self.snapshot_chunk_timeout_ms,
             ..Config::new(CLUSTER, MemberId(id), disk)
         };
         let port = Port { net: Arc::clone(net), from: MemberId(id) };
