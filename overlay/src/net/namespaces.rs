@@ -1,0 +1,134 @@
+//! Network namespaces: entering, making, mounting on a file.
+//!
+//! A namespace belongs to a thread. Only threads made here enter one, and they end there.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns, unshare};
+
+/// What `statfs` says of a mounted namespace.
+const NSFS_MAGIC: i64 = 0x6e73_6673;
+
+/// The namespace of the calling thread.
+///
+/// # Errors
+/// When /proc is not mounted.
+pub fn current() -> io::Result<OwnedFd> {
+    Ok(File::open("/proc/thread-self/ns/net")?.into())
+}
+
+/// Runs inside a namespace, on a thread of its own.
+///
+/// # Errors
+/// When the namespace cannot be entered, or what `inside` returns.
+pub fn enter<T: Send>(namespace: impl AsFd + Sync, inside: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    on_own_thread(|| {
+        setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET)?;
+        inside()
+    })
+}
+
+/// Makes a namespace, mounts it on `pin`, and runs inside it.
+///
+/// # Errors
+/// When we may not, or `pin` is taken.
+pub fn create<T: Send>(pin: &Path, inside: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    on_own_thread(|| {
+        File::options().write(true).create_new(true).open(pin)?;
+        let made = || {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            let bind = MsFlags::MS_BIND;
+            mount(Some("/proc/thread-self/ns/net"), pin, None::<&str>, bind, None::<&str>)?;
+            inside()
+        };
+        made().inspect_err(|_| {
+            let _ = remove(pin);
+        })
+    })
+}
+
+/// Unmounts a namespace and removes the file. The kernel takes it down once nobody is in it.
+///
+/// # Errors
+/// When it cannot be unmounted.
+pub fn remove(pin: &Path) -> io::Result<()> {
+    match umount2(pin, MntFlags::MNT_DETACH) {
+        // Not mounted: only the file is left.
+        Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    match fs::remove_file(pin) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the file holds a namespace; after a reboot it may be a mere file.
+pub fn is_mounted(pin: &Path) -> bool {
+    rustix::fs::statfs(pin).is_ok_and(|s| s.f_type == NSFS_MAGIC)
+}
+
+/// Settings of the calling thread's namespace that containers find, as under Docker.
+///
+/// # Errors
+/// When a setting that every kernel has cannot be written.
+pub fn set_up_sandbox() -> io::Result<()> {
+    write_sysctl("net/ipv4/ping_group_range", "0 2147483647")?;
+    write_sysctl("net/ipv4/ip_unprivileged_port_start", "0")?;
+    silence_ipv6()
+}
+
+/// Settings of the calling thread's namespace where only a bridge is.
+///
+/// # Errors
+/// When a setting that every kernel has cannot be written.
+pub fn set_up_network() -> io::Result<()> {
+    // On by default in each new namespace, where the filter is built in.
+    for table in ["arptables", "iptables", "ip6tables"] {
+        write_sysctl(&format!("net/bridge/bridge-nf-call-{table}"), "0")?;
+    }
+    silence_ipv6()
+}
+
+fn silence_ipv6() -> io::Result<()> {
+    for scope in ["all", "default"] {
+        write_sysctl(&format!("net/ipv6/conf/{scope}/accept_ra"), "0")?;
+        write_sysctl(&format!("net/ipv6/conf/{scope}/disable_ipv6"), "1")?;
+    }
+    Ok(())
+}
+
+/// Writes a setting of the calling thread's namespace. One that the kernel lacks is nothing to
+/// set: no bridge filter, no IPv6.
+///
+/// # Errors
+/// When the kernel refuses the value.
+pub fn write_sysctl(name: &str, value: &str) -> io::Result<()> {
+    match fs::write(Path::new("/proc/sys").join(name), value) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+/// Reads a setting of the calling thread's namespace; `None` where the kernel lacks it.
+pub fn read_sysctl(name: &str) -> Option<String> {
+    let text = fs::read_to_string(Path::new("/proc/sys").join(name)).ok()?;
+    Some(text.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+/// Whether the calling thread's namespace has this address on an interface.
+pub fn has_address(address: Ipv4Addr) -> bool {
+    std::net::UdpSocket::bind((address, 0)).is_ok()
+}
+
+fn on_own_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("netns".into()).spawn_scoped(scope, work)?;
+        thread.join().unwrap_or_else(|_| Err(io::Error::other("the namespace thread panicked")))
+    })
+}
