@@ -103,7 +103,8 @@ impl Agent {
             gateway: remembered.gateway,
         };
         for (task, status) in remembered.statuses {
-            agent.tasks.insert(task, Local { status, ..Local::default() });
+            let host_ports = status.host_ports.clone();
+            agent.tasks.insert(task, Local { status, host_ports, ..Local::default() });
         }
         if let Some(orders) = remembered.orders {
             agent.shared.seen.send_replace(orders.log_id);
@@ -457,6 +458,11 @@ impl Agent {
             Err(error) if error.is_cancelled() => return,
             Err(error) => {
                 tracing::error!(task.id = %task, %error, "work on a task broke down");
+                if self.watches.get(&task).is_some_and(|watch| watch.id() == id) {
+                    // Begun again with the next look.
+                    self.watches.remove(&task);
+                    return;
+                }
                 let local = self.local(task);
                 let work = local.work.take();
                 if matches!(work, Some(Work::Prepare | Work::Start)) {

@@ -18,6 +18,10 @@ use rswarm_types::task::TaskStatus;
 
 use crate::limits::LEDGER_CACHE_BYTES;
 
+mod memory;
+
+pub use memory::MemoryLedger;
+
 const ORDERS: &[u8] = b"orders";
 const GATEWAY: &[u8] = b"gateway";
 const STATUSES: &str = "statuses";
@@ -36,9 +40,43 @@ pub enum LedgerError {
     Write(#[from] sled::Error),
 }
 
+/// Where a ledger is kept.
+#[derive(Clone, Debug)]
+pub enum LedgerPlace {
+    Folder(PathBuf),
+    /// The simulator's.
+    Memory(MemoryLedger),
+}
+
+impl LedgerPlace {
+    /// Removes the ledger; none is no error.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub async fn remove(&self) -> io::Result<()> {
+        match self {
+            Self::Folder(path) => match tokio::fs::remove_dir_all(path).await {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                done => done.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
+            },
+            Self::Memory(memory) => {
+                memory.clear();
+                Ok(())
+            }
+        }
+    }
+}
+
 /// Durable memory of a worker.
 #[derive(Debug)]
-pub struct Ledger {
+pub enum Ledger {
+    Folder(Folder),
+    Memory(MemoryLedger),
+}
+
+/// A ledger on disk.
+#[derive(Debug)]
+pub struct Folder {
     db: sled::Db,
     statuses: sled::Tree,
 }
@@ -52,6 +90,12 @@ pub struct Remembered {
 }
 
 impl Ledger {
+    /// The simulator's ledger, with what is in it.
+    pub fn in_memory(memory: MemoryLedger) -> (Self, Remembered) {
+        let remembered = memory.read();
+        (Self::Memory(memory), remembered)
+    }
+
     /// Opens the ledger in a folder, or makes a new one. Blocks.
     ///
     /// # Errors
@@ -76,13 +120,82 @@ impl Ledger {
         let read = catch_unwind(AssertUnwindSafe(|| {
             let db = open_db(path).map_err(|e| e.to_string())?;
             let statuses = db.open_tree(STATUSES).map_err(|e| e.to_string())?;
-            let ledger = Self { db, statuses };
-            let remembered = ledger.remembered()?;
-            Ok((ledger, remembered))
+            let folder = Folder { db, statuses };
+            let remembered = folder.remembered()?;
+            Ok((Self::Folder(folder), remembered))
         }));
         read.unwrap_or_else(|_| Err("reading it panicked".to_owned()))
     }
 
+    /// Remembers orders, without registry credentials. [`Ledger::flush`] makes it durable.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn put_orders(&self, orders: &Assignments) -> Result<(), LedgerError> {
+        let mut orders = orders.clone();
+        for task in &mut orders.tasks {
+            task.registry_auth = Default::default();
+        }
+        match self {
+            Self::Folder(folder) => drop(folder.db.insert(ORDERS, orders.to_pb().encode_to_vec())?),
+            Self::Memory(memory) => memory.put_orders(orders),
+        }
+        Ok(())
+    }
+
+    /// Remembers the newest status of a task.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn put_status(&self, task: TaskId, status: &TaskStatus) -> Result<(), LedgerError> {
+        match self {
+            Self::Folder(folder) => {
+                let report = (task, status.clone()).to_pb();
+                folder.statuses.insert(task.to_bytes(), report.encode_to_vec())?;
+            }
+            Self::Memory(memory) => memory.put_status(task, status.clone()),
+        }
+        Ok(())
+    }
+
+    /// Forgets a task.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn forget(&self, task: TaskId) -> Result<(), LedgerError> {
+        match self {
+            Self::Folder(folder) => drop(folder.statuses.remove(task.to_bytes())?),
+            Self::Memory(memory) => memory.forget(task),
+        }
+        Ok(())
+    }
+
+    /// Remembers the gateway bridge.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn put_gateway(&self, gateway: Ipv4Net) -> Result<(), LedgerError> {
+        match self {
+            Self::Folder(folder) => drop(folder.db.insert(GATEWAY, gateway.to_string().as_bytes())?),
+            Self::Memory(memory) => memory.put_gateway(gateway),
+        }
+        Ok(())
+    }
+
+    /// Returns once everything put is on disk.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub async fn flush(&self) -> Result<(), LedgerError> {
+        match self {
+            Self::Folder(folder) => drop(folder.db.flush_async().await?),
+            Self::Memory(memory) => memory.flush(),
+        }
+        Ok(())
+    }
+}
+
+impl Folder {
     fn remembered(&self) -> Result<Remembered, String> {
         let mut found = Remembered::default();
         if let Some(bytes) = self.db.get(ORDERS).map_err(|e| e.to_string())? {
@@ -97,56 +210,6 @@ impl Ledger {
         let gateway = self.db.get(GATEWAY).map_err(|e| e.to_string())?;
         found.gateway = gateway.and_then(|text| std::str::from_utf8(&text).ok()?.parse().ok());
         Ok(found)
-    }
-
-    /// Remembers orders, without registry credentials. [`Ledger::flush`] makes it durable.
-    ///
-    /// # Errors
-    /// When the disk refuses.
-    pub fn put_orders(&self, orders: &Assignments) -> Result<(), LedgerError> {
-        let mut orders = orders.clone();
-        for task in &mut orders.tasks {
-            task.registry_auth = Default::default();
-        }
-        self.db.insert(ORDERS, orders.to_pb().encode_to_vec())?;
-        Ok(())
-    }
-
-    /// Remembers the newest status of a task.
-    ///
-    /// # Errors
-    /// When the disk refuses.
-    pub fn put_status(&self, task: TaskId, status: &TaskStatus) -> Result<(), LedgerError> {
-        let report = (task, status.clone()).to_pb();
-        self.statuses.insert(task.to_bytes(), report.encode_to_vec())?;
-        Ok(())
-    }
-
-    /// Forgets a task.
-    ///
-    /// # Errors
-    /// When the disk refuses.
-    pub fn forget(&self, task: TaskId) -> Result<(), LedgerError> {
-        self.statuses.remove(task.to_bytes())?;
-        Ok(())
-    }
-
-    /// Remembers the gateway bridge.
-    ///
-    /// # Errors
-    /// When the disk refuses.
-    pub fn put_gateway(&self, gateway: Ipv4Net) -> Result<(), LedgerError> {
-        self.db.insert(GATEWAY, gateway.to_string().as_bytes())?;
-        Ok(())
-    }
-
-    /// Returns once everything put is on disk.
-    ///
-    /// # Errors
-    /// When the disk refuses.
-    pub async fn flush(&self) -> Result<(), LedgerError> {
-        self.db.flush_async().await?;
-        Ok(())
     }
 }
 
@@ -225,8 +288,9 @@ mod tests {
         let path = dir.path().join("ledger");
         {
             let (ledger, _) = Ledger::open(&path).unwrap();
-            ledger.db.insert(ORDERS, &b"\xff\xff no orders"[..]).unwrap();
-            ledger.db.flush().unwrap();
+            let Ledger::Folder(folder) = ledger else { unreachable!() };
+            folder.db.insert(ORDERS, &b"\xff\xff no orders"[..]).unwrap();
+            folder.db.flush().unwrap();
         }
         let (_, found) = Ledger::open(&path).unwrap();
         assert_eq!(found, Remembered::default());

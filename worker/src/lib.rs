@@ -15,6 +15,8 @@ pub mod link;
 pub mod plan;
 
 mod agent;
+#[cfg(test)]
+mod fake;
 mod files;
 mod health;
 mod ledger;
@@ -27,7 +29,7 @@ mod session;
 mod shared;
 mod view;
 
-pub use ledger::LedgerError;
+pub use ledger::{LedgerError, LedgerPlace, MemoryLedger};
 pub use news::WorkerEvent;
 pub use rswarm_types::session::Leaving;
 pub use view::ContainerView;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use rswarm_types::limits::HEARTBEAT_PERIOD_MS;
-use rswarm_types::session::{CloseReason, Down, Open, Up};
-use tokio::sync::mpsc;
+use rswarm_types::session::{CloseReason, Down, Leaving, Open, Up};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -108,7 +108,7 @@ impl SessionClient {
             connected = connecting => connected,
         };
         match connection {
-            Ok(Ok(connection)) => match self.serve(manager, connection, was_open).await {
+            Ok(Ok(connection)) => match self.serve(manager, connection, leaving, was_open).await {
                 Ok(never) => never,
                 Err(end) => end,
             },
@@ -117,12 +117,17 @@ impl SessionClient {
         }
     }
 
-    async fn serve(&self, manager: SocketAddr, connection: Connection, was_open: &mut bool) -> Result<End, End> {
+    async fn serve(
+        &self,
+        manager: SocketAddr,
+        connection: Connection,
+        mut leaving: watch::Receiver<Option<Leaving>>,
+        was_open: &mut bool,
+    ) -> Result<End, End> {
         let Connection { up, mut down } = connection;
         let shared = &self.shared;
         let mut applied = shared.applied.subscribe();
         let mut description = shared.description.subscribe();
-        let mut leaving = shared.leaving.subscribe();
         let open = Open {
             node: shared.node,
             boot_id: shared.boot_id.clone(),
@@ -175,6 +180,10 @@ impl SessionClient {
                             if !may_follow(seen, orders.log_id) {
                                 let text = format!("orders of log index {} come after {}", orders.log_id.index, seen.index);
                                 return Err(End::Broken(text));
+                            }
+                            if *shared.applied.borrow() >= orders.log_id {
+                                // Nothing will change here, and the manager waits for this word.
+                                send(&up, Up::Applied { index: orders.log_id.index })?;
                             }
                             let event = Event::Orders { orders, is_first };
                             is_first = false;
@@ -272,7 +281,7 @@ impl Pauses {
     fn after_try(&mut self, managers: usize, random: u64) -> Option<Duration> {
         self.tries += 1;
         // After a break every manager is tried at once, the last one too.
-        if !std::mem::take(&mut self.must_pause) && (self.tries <= 1 || self.tries % managers.max(1) != 0) {
+        if !std::mem::take(&mut self.must_pause) && (self.tries <= 1 || !self.tries.is_multiple_of(managers.max(1))) {
             return None;
         }
         let pause = self.next;

@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::agent::{Agent, Event};
 use crate::host::{Host, StopSignal};
-use crate::ledger::{Ledger, LedgerError, Remembered};
+use crate::ledger::{Ledger, LedgerError, LedgerPlace, Remembered};
 use crate::limits::{EVENTS_QUEUE, GOODBYE_TIMEOUT, INBOX_QUEUE, KILL_WAIT, LEAVE_GRACE, STOP_TIMEOUT};
 use crate::link::{GrpcLink, Link};
 use crate::network;
@@ -81,8 +81,7 @@ pub struct Parts {
     pub node: NodeId,
     pub host: Arc<dyn Host>,
     pub link: Arc<dyn Link>,
-    /// The folder of the ledger.
-    pub ledger: PathBuf,
+    pub ledger: LedgerPlace,
     pub managers: Vec<SocketAddr>,
     pub description: NodeDescription,
     pub boot_id: String,
@@ -99,7 +98,7 @@ struct Inner {
     host: Arc<dyn Host>,
     shared: Arc<Shared>,
     agent: mpsc::Sender<Event>,
-    ledger: PathBuf,
+    ledger: LedgerPlace,
     stop: CancellationToken,
     /// The session's own, which says goodbye first.
     session: TaskTracker,
@@ -112,7 +111,7 @@ impl Worker {
     /// # Errors
     /// When the ledger cannot be written or container networks cannot be made at all.
     pub async fn start(config: WorkerConfig) -> Result<(Self, mpsc::Receiver<WorkerEvent>), WorkerError> {
-        let ledger = config.data_dir.join(LEDGER);
+        let ledger = LedgerPlace::Folder(config.data_dir.join(LEDGER));
         let (opened, remembered) = open_ledger(&ledger).await?;
         let netd_cgroups = netd_cgroups(&config.cgroup_parent);
         let overlay = Overlay::open(OverlayConfig {
@@ -282,19 +281,21 @@ impl Worker {
             }
         }
         left.extend(host.teardown().await);
-        match tokio::fs::remove_dir_all(&self.inner.ledger).await {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                left.push(format!("{}: {error}", self.inner.ledger.display()));
-            }
-            _ => {}
+        if let Err(error) = self.inner.ledger.remove().await {
+            left.push(error.to_string());
         }
         if left.is_empty() { Ok(()) } else { Err(left) }
     }
 }
 
-async fn open_ledger(path: &std::path::Path) -> Result<(Ledger, Remembered), WorkerError> {
-    let path = path.to_owned();
-    Ok(tokio::task::spawn_blocking(move || Ledger::open(&path)).await??)
+async fn open_ledger(place: &LedgerPlace) -> Result<(Ledger, Remembered), WorkerError> {
+    match place {
+        LedgerPlace::Folder(path) => {
+            let path = path.clone();
+            Ok(tokio::task::spawn_blocking(move || Ledger::open(&path)).await??)
+        }
+        LedgerPlace::Memory(memory) => Ok(Ledger::in_memory(memory.clone())),
+    }
 }
 
 /// Cgroups of its own for netd: the daemon's limits, and its unit's end, are not netd's.
