@@ -93,8 +93,7 @@ async fn a_worker_is_admitted_by_its_token_and_gets_its_orders() {
     let (manager, tokens) = start(folder.path()).await;
     let core = manager.core();
     let asked = ca::request().unwrap();
-    let joiner =
-        |token| Applicant::Joiner { token, address: None, availability: Availability::Active };
+    let joiner = |token| Applicant::Joiner { token, address: None, availability: Availability::Active };
     let bad = issue(&core.consensus, &asked.csr, joiner("SWMTKN-1-x-y")).await.unwrap_err();
     assert!(bad.to_string().contains("malformed"), "{bad}");
     let mut wrong = tokens.worker.clone();

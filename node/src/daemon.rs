@@ -26,6 +26,9 @@ use crate::serve;
 /// What control calls are told outside a cluster.
 pub const NOT_IN_A_SWARM: &str =
     "this node is not part of a swarm; make one with: rswarm init, or join one with: rswarm join";
+/// Log targets of this program.
+const OUR_CRATES: &str = "rswarm_node=LEVEL,rswarm_manager=LEVEL,rswarm_worker=LEVEL,rswarm_overlay=LEVEL,\
+                          rswarm_runtime=LEVEL,rswarm_raft=LEVEL,rswarm_api=LEVEL";
 /// Open streams may take so long to end when the daemon stops.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -79,7 +82,10 @@ fn fail(error: &dyn std::error::Error, code: u8) -> ExitCode {
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
 fn init_logging(level: &str) -> Result<(), AnyError> {
-    let filter = tracing_subscriber::EnvFilter::try_new(level)
+    // A bare level is ours; libraries speak up from `warn` on.
+    let is_bare = level.parse::<tracing::Level>().is_ok();
+    let directives = if is_bare { format!("warn,rswarm={level},{OUR_CRATES}").replace("LEVEL", level) } else { level.to_owned() };
+    let filter = tracing_subscriber::EnvFilter::try_new(directives)
         .map_err(|e| format!("invalid --log-level \"{level}\": {e}; allowed are error, warn, info, debug, trace"))?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)

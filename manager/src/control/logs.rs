@@ -4,7 +4,8 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use rswarm_api::{Wire, pb};
 use rswarm_types::session::StreamRequest;
-use rswarm_types::{NodeId, TaskId};
+use rswarm_types::task_state::TaskState;
+use rswarm_types::{NodeId, TaskId, TimestampMs};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status};
@@ -26,7 +27,12 @@ impl ControlService {
         let snapshot = self.read().await?;
         let state = &snapshot.state;
         let tasks: Vec<(TaskId, NodeId)> = match state.find_service(&wanted.name) {
-            Ok(service) => state.tasks_of_service(service.id).filter_map(|t| Some((t.id, t.node?))).collect(),
+            // A task that never started has no lines.
+            Ok(service) => state
+                .tasks_of_service(service.id)
+                .filter(|t| t.running_since != TimestampMs(0) || t.status.state == TaskState::Starting)
+                .filter_map(|t| Some((t.id, t.node?)))
+                .collect(),
             Err(refusal) => match state.find_task(&wanted.name) {
                 Ok(task) => task.node.map(|node| (task.id, node)).into_iter().collect(),
                 Err(_) => return Err(super::refuse(refusal)),

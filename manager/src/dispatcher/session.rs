@@ -265,6 +265,10 @@ fn same_orders(a: &Assignments, b: &Assignments) -> bool {
 /// Whether this manager leads with a majority, or heard the leader, lately enough.
 fn hears_leader(consensus: &Consensus) -> bool {
     let status = consensus.engine().status();
+    // A leader that is the only voter is its own majority.
+    if status.is_leader() && status.voters.len() == 1 {
+        return true;
+    }
     status.leader.is_some() && status.contact_ms.is_some_and(|ms| ms <= MANAGER_STALE_MS)
 }
 

@@ -136,9 +136,9 @@ impl LocalApi {
         fed?;
         let lines = loaded.into_iter().flat_map(|image| {
             if image.references.is_empty() {
-                vec![format!("Loaded image ID: {}", image.id)]
+                vec![image.id.to_string()]
             } else {
-                image.references.into_iter().map(|name| format!("Loaded image: {name}")).collect()
+                image.references
             }
         });
         Ok(pb::LoadImageReply { loaded: lines.collect() })

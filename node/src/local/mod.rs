@@ -25,7 +25,9 @@ pub struct LocalApi {
 /// A code that lets the client choose its exit code; the text is the whole chain.
 fn refused(error: &MembershipError) -> Status {
     let code = match error {
-        MembershipError::AlreadyIn | MembershipError::NotIn | MembershipError::Refused(_) => Code::FailedPrecondition,
+        MembershipError::AlreadyIn => Code::AlreadyExists,
+        MembershipError::NotIn => Code::FailedPrecondition,
+        MembershipError::Refused(_) => Code::Unknown,
         MembershipError::Address(_) | MembershipError::Invalid(_) => Code::InvalidArgument,
         MembershipError::Admission(AdmissionError::Token(TokenError::Malformed)) => Code::InvalidArgument,
         MembershipError::Admission(AdmissionError::Token(_)) => Code::PermissionDenied,
