@@ -1,0 +1,54 @@
+//! `init` to the cluster's settings.
+
+use ipnet::Ipv4Net;
+use rswarm_types::parse::parse_duration;
+use rswarm_types::spec::ClusterSpec;
+use rswarm_types::{limits, validate};
+
+use super::Problems;
+use crate::args::cluster::Init;
+use crate::errors::{Error, Result};
+
+/// The settings that the flags describe.
+///
+/// # Errors
+/// Everything that is wrong with them, also what is not built yet.
+pub fn cluster_spec(args: &Init) -> Result<ClusterSpec> {
+    args.later.refuse()?;
+    let mut problems = Problems::default();
+    let mut spec = ClusterSpec { task_history_limit: args.task_history_limit, ..ClusterSpec::default() };
+    spec.snapshot_interval = args.snapshot_interval;
+    if args.max_snapshots != 0 {
+        problems.say("--max-snapshots other than 0 is not built yet");
+    }
+    match u16::try_from(args.data_path_port) {
+        Ok(0) => spec.data_path_port = limits::DATA_PATH_PORT,
+        Ok(port) => spec.data_path_port = port,
+        Err(_) => problems.add("--data-path-port", format!("\"{}\": not a port", args.data_path_port)),
+    }
+    match u8::try_from(args.default_addr_pool_mask_length) {
+        Ok(bits) => spec.subnet_bits = bits,
+        Err(_) => problems.add(
+            "--default-addr-pool-mask-length",
+            format!("\"{}\": longer than an address", args.default_addr_pool_mask_length),
+        ),
+    }
+    if !args.default_addr_pool.is_empty() {
+        spec.address_pools.clear();
+    }
+    for text in &args.default_addr_pool {
+        match text.parse::<Ipv4Net>() {
+            Ok(pool) => spec.address_pools.push(pool),
+            Err(_) => problems.add(
+                "--default-addr-pool",
+                format!("\"{text}\": not an IPv4 subnet\n       allowed: ADDRESS/LENGTH, e.g. 10.0.0.0/8"),
+            ),
+        }
+    }
+    if let Some(expiry) = problems.read("--cert-expiry", Some(&args.cert_expiry), parse_duration) {
+        spec.cert_expiry = expiry;
+    }
+    problems.finish()?;
+    let violations = validate::cluster_spec(&spec);
+    if violations.is_empty() { Ok(spec) } else { Err(Error::violations(&violations)) }
+}
