@@ -39,7 +39,7 @@ impl fmt::Display for UpdateState {
 pub struct UpdateStatus {
     pub state: UpdateState,
     pub message: String,
-    /// Cluster time at which it began.
+    /// Cluster time at which it began, or was resumed: failures count from here.
     pub started: TimestampMs,
     /// Cluster time at which the last slot was replaced; the next waits `delay` from here.
     pub last_slot: TimestampMs,

@@ -60,8 +60,7 @@ fn pause(p: &mut Proposal<'_>, service: &Service, status: &UpdateStatus, failed:
     let (state, word) =
         if is_rollback { (UpdateState::RollbackPaused, "rollback") } else { (UpdateState::Paused, "update") };
     let message = format!("{word} paused due to failure or early termination of task {}", failed.id);
-    // An update that is resumed is judged by what ends from here on.
-    set_status(p, service, UpdateStatus { state, message, started: p.now, ..status.clone() });
+    set_status(p, service, UpdateStatus { state, message, ..status.clone() });
 }
 
 /// Replaces as many outdated slots as the update allows now; whether any is left or on its way.

@@ -94,7 +94,8 @@ impl Draft {
             UpdateState::RollbackPaused => (UpdateState::RollbackStarted, "rollback resumed"),
             _ => return,
         };
-        let status = UpdateStatus { state, message: message.into(), ..status.clone() };
+        // What failed before counts no more.
+        let status = UpdateStatus { state, message: message.into(), started: self.at, ..status.clone() };
         self.put_service(Service { update: Some(status), ..service.clone() });
     }
 
