@@ -5,7 +5,7 @@
 //! maps let go before what they pointed at goes. Each step is made against the world that the
 //! steps before it leave ([`World::apply`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::desired::Desired;
@@ -14,10 +14,10 @@ use crate::model::{Change, LinkKind, Namespace, NamespaceKey, Op, World, names};
 
 /// The steps that turn `observed` into `desired`; none when it is so already.
 pub fn diff(desired: &Desired, observed: &World) -> Vec<Op> {
-    let mut plan = Plan { desired, world: observed.clone(), ops: Vec::new() };
-    plan.world.assume_pairs(desired.pairs());
+    let Some(world) = part_that_differs(desired, observed) else { return Vec::new() };
+    let mut plan = Plan { desired, world, ops: Vec::new(), table_changes: BTreeMap::new() };
     plan.guard_host();
-    plan.add_namespaces();
+    plan.add_namespaces(observed);
     let changed = plan.changed();
     for key in &changed {
         plan.add_links(*key);
@@ -45,11 +45,42 @@ pub fn diff(desired: &Desired, observed: &World) -> Vec<Op> {
     plan.ops
 }
 
+/// What a plan must know of the world: not the sandboxes that are as they should be. `None` when
+/// everything is.
+fn part_that_differs(desired: &Desired, observed: &World) -> Option<World> {
+    let wanted = &desired.world.namespaces;
+    let differs = |key: &NamespaceKey, is: &Namespace| match wanted.get(key) {
+        Some(want) => want != is,
+        None => *key != NamespaceKey::Host && !desired.untouched.contains(key),
+    };
+    let is_missing = |key: &NamespaceKey| !observed.namespaces.contains_key(key);
+    if !wanted.keys().any(is_missing) && !observed.namespaces.iter().any(|(key, is)| differs(key, is)) {
+        return None;
+    }
+    let is_shared = |key: &NamespaceKey| !matches!(key, NamespaceKey::Sandbox(_));
+    let namespaces = observed.namespaces.iter().filter(|(key, is)| is_shared(key) || differs(key, is));
+    let mut world =
+        World { namespaces: namespaces.map(|(key, is)| (*key, is.clone())).collect(), pairs: BTreeMap::new() };
+    let has = |key: &NamespaceKey| world.namespaces.contains_key(key);
+    let pairs = observed.pairs.iter().filter(|(_, inner)| has(&inner.0));
+    world.pairs = pairs.map(|(outer, inner)| (outer.clone(), inner.clone())).collect();
+    world.assume_pairs(desired.pairs());
+    Some(world)
+}
+
 struct Plan<'a> {
     desired: &'a Desired,
     /// As the steps so far leave it.
     world: World,
     ops: Vec<Op>,
+    /// Steps from one shared table to another, by their addresses: many sandboxes take the same.
+    table_changes: BTreeMap<(usize, usize), Steps>,
+}
+
+/// The two tables, held so that their addresses stay theirs, and what leads from one to the other.
+struct Steps {
+    _tables: [Option<Arc<Table>>; 2],
+    changes: Vec<RulesetChange>,
 }
 
 impl<'a> Plan<'a> {
@@ -73,8 +104,11 @@ impl<'a> Plan<'a> {
 
     /// Namespaces that stay and differ.
     fn changed(&self) -> Vec<NamespaceKey> {
-        let wanted = self.desired.world.namespaces.iter();
-        wanted.filter(|(key, want)| self.is(**key) != *want).map(|(key, _)| *key).collect()
+        let stay = self.world.namespaces.iter().filter_map(|(key, is)| {
+            let want = self.desired.world.namespaces.get(key)?;
+            (want != is).then_some(*key)
+        });
+        stay.collect()
     }
 
     /// The host's filters stand before anything can pass them.
@@ -82,15 +116,15 @@ impl<'a> Plan<'a> {
         let name = names::host_table();
         let want = self.wanted(NamespaceKey::Host).tables.get(&name);
         let Some(want) = want else { return };
-        let changes = table_changes(&name, Some(want), self.world.host().tables.get(&name));
-        if changes.iter().any(|c| matches!(c, RulesetChange::CreateTable { .. })) {
-            self.push(NamespaceKey::Host, Change::Ruleset(changes));
+        let is = self.world.host().tables.get(&name);
+        if is.is_none_or(|is| !has_same_frame(want, is)) {
+            self.switch_tables(NamespaceKey::Host, &[name]);
         }
     }
 
-    fn add_namespaces(&mut self) {
+    fn add_namespaces(&mut self, observed: &World) {
         for key in self.desired.world.namespaces.keys() {
-            if !self.world.namespaces.contains_key(key) {
+            if !observed.namespaces.contains_key(key) {
                 self.push(*key, Change::AddNamespace);
             }
         }
@@ -196,21 +230,35 @@ impl<'a> Plan<'a> {
 
     fn switch_ruleset(&mut self, key: NamespaceKey) {
         let (want, is) = (self.wanted(key), self.is(key));
-        let names = want.tables.keys().chain(is.tables.keys()).cloned();
-        let names: std::collections::BTreeSet<TableName> = names.collect();
-        let changes: Vec<_> = names
-            .iter()
-            .filter(|name| !is_last(key, name, want))
-            .flat_map(|name| table_changes(name, want.tables.get(name), is.tables.get(name)))
-            .collect();
+        let names: BTreeSet<TableName> = want.tables.keys().chain(is.tables.keys()).cloned().collect();
+        let names: Vec<_> = names.into_iter().filter(|name| !is_last(key, name, want)).collect();
+        self.switch_tables(key, &names);
+    }
+
+    /// Makes these tables as they should be, in one transaction.
+    fn switch_tables(&mut self, key: NamespaceKey, names: &[TableName]) {
+        let (mut changes, mut tables) = (Vec::new(), Vec::new());
+        for name in names {
+            let want = self.wanted(key).tables.get(name);
+            let is = self.world.namespaces.get(&key).and_then(|n| n.tables.get(name));
+            let address = |table: Option<&Arc<Table>>| table.map_or(0, |t| Arc::as_ptr(t).addr());
+            let known = self.table_changes.entry((address(is), address(want)));
+            let steps = known.or_insert_with(|| Steps {
+                _tables: [is.cloned(), want.cloned()],
+                changes: table_changes(name, want, is),
+            });
+            if !steps.changes.is_empty() {
+                changes.extend(steps.changes.iter().cloned());
+                tables.push((name.clone(), want.cloned()));
+            }
+        }
         if !changes.is_empty() {
-            self.push(key, Change::Ruleset(changes));
+            self.push(key, Change::Ruleset { changes, tables });
         }
     }
 
     fn flush_backends(&mut self, key: NamespaceKey) {
-        let gone: std::collections::BTreeSet<_> =
-            self.is(key).backends.difference(&self.wanted(key).backends).copied().collect();
+        let gone: BTreeSet<_> = self.is(key).backends.difference(&self.wanted(key).backends).copied().collect();
         if !gone.is_empty() {
             self.push(key, Change::FlushBackends(gone));
         }
@@ -251,7 +299,7 @@ impl<'a> Plan<'a> {
         }
         let name = names::host_table();
         if is_last(key, &name, want) && self.is(key).tables.contains_key(&name) {
-            self.push(key, Change::Ruleset(vec![RulesetChange::DeleteTable { name }]));
+            self.switch_tables(key, &[name]);
         }
     }
 

@@ -266,7 +266,7 @@ proptest! {
         follow(&Desired::default(), &mut world, |_, _| {});
         for namespace in world.namespaces.values_mut() {
             namespace.sysctls.clear();
-            namespace.backends.clear();
+            namespace.backends = Arc::default();
         }
         prop_assert_eq!(world, World::default());
     }
@@ -287,7 +287,7 @@ fn a_changed_backend_is_one_transaction_of_elements() {
     let ops = diff(&want(&cluster), &world);
     assert_eq!(ops.len(), 1, "{ops:?}");
     assert_eq!(ops[0].namespace, NamespaceKey::Sandbox(here));
-    let Change::Ruleset(changes) = &ops[0].change else { panic!("{ops:?}") };
+    let Change::Ruleset { changes, .. } = &ops[0].change else { panic!("{ops:?}") };
     let is_small = |change: &RulesetChange| match change {
         RulesetChange::AddElements { elements, .. } => elements.len() == 1,
         RulesetChange::DeleteElements { elements, .. } => elements.len() == 1,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use ipnet::Ipv4Net;
 use netlink_sys::{Socket as RawSocket, SocketAddr};
 use rswarm_types::TaskId;
-use rswarm_types::assignment::Assignments;
+use rswarm_types::assignment::{AssignedTask, Assignments};
 use rswarm_types::spec::PortConfig;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Mutex, OwnedMutexGuard};
@@ -122,6 +122,8 @@ struct State {
     /// The table that netd serves, and its answer.
     served: Option<(NetdTable, Reply)>,
     plan: PortPlan,
+    /// The last orders, if all that they say was done.
+    settled: Option<(Arc<Assignments>, BTreeSet<TaskId>)>,
 }
 
 impl Overlay {
@@ -143,7 +145,7 @@ impl Overlay {
         let launch = Launch { run_dir: config.run_dir, exe: config.exe, cgroups: config.netd_cgroups };
         let netd = Client::ensure(launch).await?;
         let shell = Shell::new(kernel, data_path, config.gateway_hint);
-        let state = State { shell, served: None, plan: PortPlan::default() };
+        let state = State { shell, served: None, plan: PortPlan::default(), settled: None };
         let state = Arc::new(Mutex::new(state));
         Ok(Self { inner: Arc::new(Inner { pins, netd, state, changes }) })
     }
@@ -162,7 +164,14 @@ impl Overlay {
         assignments: &Arc<Assignments>,
         sandboxes: &BTreeSet<TaskId>,
     ) -> Result<Converged, OverlayError> {
-        let state = self.inner.state.clone().lock_owned().await;
+        let mut state = self.inner.state.clone().lock_owned().await;
+        if let Some((known, with)) = &state.settled
+            && with == sandboxes
+            && says_the_same(known, assignments)
+        {
+            return Ok(Converged { index: assignments.log_id.index, ..Converged::default() });
+        }
+        state.settled = None;
         let (assignments, sandboxes) = (assignments.clone(), sandboxes.clone());
         let (state, _) = blocking(state, move |state| {
             state.shell.take_orders(assignments, sandboxes)?;
@@ -182,10 +191,11 @@ impl Overlay {
     /// # Cancel safety
     /// As [`Overlay::converge`].
     pub async fn repair(&self) -> Result<bool, OverlayError> {
-        let state = self.inner.state.clone().lock_owned().await;
+        let mut state = self.inner.state.clone().lock_owned().await;
         if state.shell.facts.is_none() {
             return Ok(false);
         }
+        state.settled = None;
         let (state, first) = blocking(state, |state| {
             state.shell.look_again()?;
             state.shell.converge()
@@ -233,6 +243,10 @@ impl Overlay {
             Ok(round)
         })
         .await?;
+        let mut state = state;
+        if state.plan.problems.is_empty() && round.failures.is_empty() {
+            state.settled = Some((state.shell.assignments.clone(), state.shell.sandboxes.clone()));
+        }
         let converged = Converged {
             index: state.shell.assignments.log_id.index,
             port_problems: state.plan.problems.clone(),
@@ -272,7 +286,8 @@ impl Overlay {
         tokio::select! {
             reply = self.inner.netd.watch() => {
                 reply?;
-                self.inner.state.lock().await.served = None;
+                let mut state = self.inner.state.lock().await;
+                (state.served, state.settled) = (None, None);
                 Ok(Disturbance::Netd)
             }
             changed = self.foreign_change() => changed.map(|()| Disturbance::Ruleset),
@@ -338,7 +353,7 @@ impl Overlay {
         if let Err(error) = self.inner.netd.stop().await {
             errors.push(error.into());
         }
-        state.served = None;
+        (state.served, state.settled) = (None, None);
         state.plan = PortPlan::default();
         match blocking(state, |state| state.shell.remove_all()).await {
             Ok((state, failures)) => {
@@ -373,6 +388,21 @@ impl Overlay {
             tokio::time::sleep(SWEEP_POLL).await;
         }
     }
+}
+
+/// Whether nothing differs that concerns the network.
+fn says_the_same(one: &Arc<Assignments>, other: &Arc<Assignments>) -> bool {
+    let substance = |a: &Assignments| {
+        let task = |t: &AssignedTask| (t.id, t.spec.clone(), t.attachments.clone(), t.ingress, t.ports.clone());
+        a.tasks.iter().map(task).collect::<Vec<_>>()
+    };
+    Arc::ptr_eq(one, other)
+        || (one.node == other.node
+            && one.networks == other.networks
+            && one.services == other.services
+            && one.peers == other.peers
+            && one.endpoints == other.endpoints
+            && substance(one) == substance(other))
 }
 
 /// Tasks with a file in the folder of namespaces.

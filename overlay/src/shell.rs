@@ -10,9 +10,12 @@ use rswarm_types::TaskId;
 use rswarm_types::assignment::{AssignedTask, Assignments};
 use rswarm_types::spec::{Protocol, PublishMode};
 
+use crate::desired::order::Slots;
+use crate::desired::rules::Backend;
 use crate::desired::{Desired, HostFacts, Subject, desired, has_gateway, rules};
 use crate::diff::diff;
 use crate::gateway;
+use crate::model::ruleset::Table;
 use crate::model::{Change, NamespaceKey, World, names};
 use crate::net::kernel::{Kernel, KernelError};
 use crate::netd::Reply;
@@ -23,7 +26,7 @@ use crate::ports::HostPorts;
 const ATTEMPTS: usize = 3;
 /// Sandboxes and networks whose interfaces are read again by one repair, so that a full host costs
 /// no more than an empty one; their rulesets are all looked at, which is one short request each.
-const READ_PER_REPAIR: usize = 16;
+const READ_PER_REPAIR: usize = 8;
 
 /// The effects' side, driven by one caller at a time.
 pub struct Shell {
@@ -152,15 +155,16 @@ impl Shell {
         Ok(facts)
     }
 
-    fn found_host_ports(&self, facts: &HostFacts, table: &crate::model::ruleset::Table) -> HostPorts {
+    fn found_host_ports(&self, facts: &HostFacts, table: &Table) -> HostPorts {
         let mut found = HostPorts::new();
+        let published = rules::published_in(table);
         for task in &self.assignments.tasks {
             let Some(address) = facts.gateway_addresses.get(&task.id) else { continue };
-            let published = rules::published_to(table, *address);
             for port in task.ports.iter().filter(|p| p.mode == PublishMode::Host) {
-                let is_it = |((protocol, number), target): &(&(Protocol, u16), &u16)| {
+                let is_it = |((protocol, number), backends): &(&(Protocol, u16), &Vec<Backend>)| {
                     let fits = port.published == 0 || port.published == *number;
-                    fits && *protocol == port.protocol && **target == port.target
+                    let backend = Backend { address: *address, port: port.target };
+                    fits && *protocol == port.protocol && **backends == [backend]
                 };
                 let number = published.iter().find(is_it).map(|((_, number), _)| *number);
                 found.extend(number.map(|n| ((task.id, *port), n)));
@@ -197,35 +201,39 @@ impl Shell {
             return Ok(());
         }
         let mounted: BTreeSet<_> = self.kernel.mounted().map_err(OverlayError::Pins)?.into_iter().collect();
-        for key in std::mem::take(&mut self.stale) {
-            if !mounted.contains(&key) {
+        let mut read = BTreeSet::new();
+        while let Some(key) = self.stale.first().copied() {
+            if mounted.contains(&key) {
+                self.read(key)?;
+            } else {
                 self.mirror.namespaces.remove(&key);
                 self.kernel.close(key);
-                continue;
             }
-            let known = self.mirror.namespaces.get(&key).filter(|_| self.was_read);
-            let read = self.kernel.read(key, known);
-            let reading = match read {
-                Ok(reading) => reading,
-                Err(error) => {
-                    self.stale.insert(key);
-                    return Err(error.into());
-                }
-            };
-            let mut namespace = reading.namespace;
-            let remembered = known.map(|k| k.backends.clone()).unwrap_or_default();
-            namespace.backends = remembered;
-            for table in namespace.tables.values() {
-                namespace.backends.extend(rules::backends_in(table));
+            self.stale.remove(&key);
+            read.insert(key);
+            if self.stale.is_empty() {
+                // Half a pair says that the other half's namespace is not as we think.
+                let halves = self.mirror.broken_pairs().into_iter().filter(|key| !read.contains(key));
+                self.stale.extend(halves);
             }
-            if key == NamespaceKey::Host {
-                self.host_routes = reading.routes;
-                if let Some(forward) = reading.forward {
-                    self.forward_drops = forward.dropping;
-                }
-            }
-            self.mirror.namespaces.insert(key, namespace);
         }
+        Ok(())
+    }
+
+    fn read(&mut self, key: NamespaceKey) -> Result<(), OverlayError> {
+        let known = self.mirror.namespaces.get(&key).filter(|_| self.was_read);
+        let reading = self.kernel.read(key, known)?;
+        let mut namespace = reading.namespace;
+        let mut backends = known.map(|k| (*k.backends).clone()).unwrap_or_default();
+        backends.extend(namespace.tables.values().flat_map(|table| rules::backends_in(table)));
+        namespace.backends = Arc::new(backends);
+        if key == NamespaceKey::Host {
+            self.host_routes = reading.routes;
+            if let Some(forward) = reading.forward {
+                self.forward_drops = forward.dropping;
+            }
+        }
+        self.mirror.namespaces.insert(key, namespace);
         Ok(())
     }
 
@@ -238,6 +246,7 @@ impl Shell {
             _ => None,
         });
         facts.dns_found = found.collect();
+        facts.slots = slots_in(&self.mirror);
         desired(&self.assignments, facts, &self.sandboxes)
     }
 
@@ -348,13 +357,26 @@ impl Shell {
 }
 
 /// Ports that the host's table translates: netd holds them.
-fn held(table: &crate::model::ruleset::Table) -> BTreeSet<(Protocol, u16)> {
-    let ports = table.sets.get("pub4").map(|set| set.elements.keys());
-    let number = |key: &Vec<u8>| {
-        let protocol = if key.first() == Some(&6) { Protocol::Tcp } else { Protocol::Udp };
-        Some((protocol, u16::from_be_bytes([*key.get(4)?, *key.get(5)?])))
-    };
-    ports.into_iter().flatten().filter_map(number).collect()
+fn held(table: &Table) -> BTreeSet<(Protocol, u16)> {
+    rules::published_in(table).into_keys().collect()
+}
+
+/// The slots of backends, from one of each of the tables that sandboxes share.
+fn slots_in(world: &World) -> Slots {
+    let mut slots = Slots::default();
+    let mut last = None;
+    for (key, namespace) in &world.namespaces {
+        let balancer = namespace.tables.get(&names::balancer_table());
+        if let Some(table) = balancer.filter(|table| last.is_none_or(|last| !Arc::ptr_eq(last, table))) {
+            let found = rules::balanced_in(table);
+            slots.virtual_addresses.extend(found);
+            last = Some(table);
+        }
+        if let (NamespaceKey::Host, Some(table)) = (key, namespace.tables.get(&names::host_table())) {
+            slots.published = rules::published_in(table);
+        }
+    }
+    slots
 }
 
 /// Numbers that were chosen for host-mode ports of a task.

@@ -8,6 +8,7 @@ use ipnet::Ipv4Net;
 use rswarm_types::assignment::{AssignedNetwork, AssignedTask, Endpoint};
 use rswarm_types::spec::{Protocol, PublishMode};
 
+use super::order::settle;
 use super::rules::{self, Backend, HostSets, Published};
 use super::sandbox::GATEWAY_MTU;
 use super::{Desired, View, gateway_interface, has_gateway, is_internal};
@@ -26,8 +27,9 @@ pub(super) fn add(view: &View<'_>, desired: &mut Desired) {
         add_ingress(view, network, address, &mut host);
     }
     let sets = host_sets(view, desired, ingress.is_some());
-    host.backends = sets.published.values().flatten().map(|b| b.address).collect();
-    host.backends.extend(live_backends(view));
+    let mut backends = live_backends(view);
+    backends.extend(sets.published.values().flatten().map(|b| b.address));
+    host.backends = Arc::new(backends);
     let gateway = view.facts.gateway.trunc();
     let table = rules::host(&sets, gateway, view.data_path_port());
     host.tables.insert(names::host_table(), Arc::new(table));
@@ -175,8 +177,11 @@ fn add_ingress_ports(view: &View<'_>, sets: &mut HostSets) {
                 .filter_map(|e| ingress_address(view, e))
                 .map(|address| Backend { address, port: port.target })
                 .collect();
+            let number = (port.protocol, port.published);
+            let before = view.facts.slots.published.get(&number);
             if !backends.is_empty() {
-                sets.published.entry((port.protocol, port.published)).or_insert(backends);
+                let slots = settle(before.map(Vec::as_slice).unwrap_or_default(), &backends);
+                sets.published.entry(number).or_insert(slots);
             }
         }
     }

@@ -2,6 +2,7 @@
 
 mod host;
 mod network;
+pub mod order;
 pub mod rules;
 mod sandbox;
 #[cfg(test)]
@@ -12,6 +13,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use ipnet::Ipv4Net;
+use order::Slots;
 use rswarm_types::assignment::{AssignedNetwork, AssignedService, AssignedTask, Assignments, Endpoint, Peer};
 use rswarm_types::spec::{NetworkDriver, PortConfig, Protocol};
 use rswarm_types::task::EndpointState;
@@ -37,6 +39,8 @@ pub struct HostFacts {
     pub held: BTreeSet<(Protocol, u16)>,
     /// Numbers chosen for host-mode ports.
     pub host_ports: BTreeMap<(TaskId, PortConfig), u16>,
+    /// Slots that backends have now.
+    pub slots: Slots,
     /// Forward chains of others that would drop our traffic.
     pub forward_drops: BTreeSet<ForeignChain>,
 }
@@ -66,6 +70,7 @@ impl HostFacts {
             dns_found: BTreeMap::new(),
             held: BTreeSet::new(),
             host_ports: BTreeMap::new(),
+            slots: Slots::default(),
             forward_drops: BTreeSet::new(),
         }
     }
@@ -130,7 +135,8 @@ pub enum Isolation {
 /// What the networks of the task's spec ask for.
 pub fn isolation(task: &AssignedTask, networks: &[AssignedNetwork]) -> Isolation {
     let driver = |target: &str| {
-        let is_it = |n: &&AssignedNetwork| n.name == target || n.id.to_string() == target;
+        let id = target.parse::<NetworkId>().ok();
+        let is_it = |n: &&AssignedNetwork| n.name == target || Some(n.id) == id;
         match networks.iter().find(is_it).map(|n| n.driver) {
             None if target == "host" => Some(NetworkDriver::Host),
             None if target == "none" => Some(NetworkDriver::Null),

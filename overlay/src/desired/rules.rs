@@ -55,7 +55,7 @@ mod kind {
 }
 
 /// An address and port that answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Backend {
     pub address: Ipv4Addr,
     pub port: u16,
@@ -178,22 +178,35 @@ pub fn backends_in(table: &Table) -> BTreeSet<Ipv4Addr> {
         .collect()
 }
 
-/// Published ports in a table of [`host`] that have this one backend: host-mode ports, mostly.
-pub fn published_to(table: &Table, address: Ipv4Addr) -> BTreeMap<(Protocol, u16), u16> {
-    let elements = table.sets.get("be4").map(|set| &set.elements);
-    let mut found = BTreeMap::new();
-    for (key, value) in elements.into_iter().flatten() {
-        let Value::Bytes(value) = value else { continue };
-        let (Some(key), Some(value)) = (key.first_chunk::<12>(), value.first_chunk::<6>()) else {
-            continue;
-        };
-        let protocol = if key[0] == TCP { Protocol::Tcp } else { Protocol::Udp };
-        if value[..4] == address.octets() {
-            let published = u16::from_be_bytes([key[4], key[5]]);
-            found.insert((protocol, published), u16::from_be_bytes([value[4], value[5]]));
+/// Backends of virtual addresses in a table of [`balancer`], in the order of their slots.
+pub fn balanced_in(table: &Table) -> BTreeMap<Ipv4Addr, Vec<Ipv4Addr>> {
+    let mut found: BTreeMap<_, BTreeMap<u32, Ipv4Addr>> = BTreeMap::new();
+    for (key, value) in table.sets.get("be").into_iter().flat_map(|set| &set.elements) {
+        let (Some((address, slot)), Value::Bytes(value)) = (key.split_at_checked(4), value) else { continue };
+        if let (Ok(address), Ok(slot), Some(backend)) =
+            (<[u8; 4]>::try_from(address), slot.try_into(), value.first_chunk::<4>())
+        {
+            let slots = found.entry(Ipv4Addr::from(address)).or_default();
+            slots.insert(u32::from_ne_bytes(slot), Ipv4Addr::from(*backend));
         }
     }
-    found
+    found.into_iter().map(|(address, slots)| (address, slots.into_values().collect())).collect()
+}
+
+/// Backends of published ports in a table of [`host`], in the order of their slots.
+pub fn published_in(table: &Table) -> Published {
+    let mut found: BTreeMap<_, BTreeMap<u32, Backend>> = BTreeMap::new();
+    for (key, value) in table.sets.get("be4").into_iter().flat_map(|set| &set.elements) {
+        let Value::Bytes(value) = value else { continue };
+        let (Some(key), Some(value)) = (key.first_chunk::<12>(), value.first_chunk::<6>()) else { continue };
+        let protocol = if key[0] == TCP { Protocol::Tcp } else { Protocol::Udp };
+        let published = u16::from_be_bytes([key[4], key[5]]);
+        let slot = u32::from_ne_bytes([key[8], key[9], key[10], key[11]]);
+        let address = Ipv4Addr::new(value[0], value[1], value[2], value[3]);
+        let backend = Backend { address, port: u16::from_be_bytes([value[4], value[5]]) };
+        found.entry((protocol, published)).or_default().insert(slot, backend);
+    }
+    found.into_iter().map(|(port, slots)| (port, slots.into_values().collect())).collect()
 }
 
 /// The netdev table: a reply's frame goes to the node that its connection came in by.

@@ -8,6 +8,7 @@ use ipnet::Ipv4Net;
 use rswarm_types::assignment::{AssignedNetwork, AssignedTask};
 use rswarm_types::{NetworkId, TaskId};
 
+use super::order::settle;
 use super::{Desired, Isolation, Subject, View, gateway_interface, has_gateway, isolation, rules};
 use crate::model::ruleset::Table;
 use crate::model::{Link, LinkKind, Mac, Namespace, NamespaceKey, Route, names};
@@ -22,10 +23,9 @@ const EVERYWHERE: Ipv4Net = match Ipv4Net::new(Ipv4Addr::UNSPECIFIED, 0) {
 };
 
 pub(super) fn add(view: &View<'_>, desired: &mut Desired) {
-    // Tasks on the same networks share one table.
-    let mut balancers = BTreeMap::new();
+    let mut reaches = BTreeMap::new();
     for task in &view.tasks {
-        match sandbox(view, task, &mut balancers, desired) {
+        match sandbox(view, task, &mut reaches, desired) {
             Ok(namespace) => {
                 desired.world.namespaces.insert(NamespaceKey::Sandbox(task.id), namespace);
             }
@@ -33,6 +33,22 @@ pub(super) fn add(view: &View<'_>, desired: &mut Desired) {
                 desired.veths.retain(|(owner, _), _| *owner != task.id);
                 desired.failures.push((Subject::Task(task.id), reason));
             }
+        }
+    }
+}
+
+/// What tasks on the same networks reach, made once for all of them.
+struct Reach {
+    balancer: Arc<Table>,
+    backends: Arc<BTreeSet<Ipv4Addr>>,
+}
+
+impl Reach {
+    fn new(view: &View<'_>, networks: &BTreeSet<NetworkId>) -> Self {
+        let endpoints = networks.iter().filter_map(|n| view.endpoints.get(n)).flatten();
+        Self {
+            backends: Arc::new(endpoints.map(|(_, address)| *address).collect()),
+            balancer: Arc::new(rules::balancer(&virtual_addresses(view, networks))),
         }
     }
 }
@@ -45,7 +61,7 @@ pub(super) fn block_of(network: &AssignedNetwork, address: Ipv4Addr) -> Option<I
 fn sandbox(
     view: &View<'_>,
     task: &AssignedTask,
-    balancers: &mut BTreeMap<BTreeSet<NetworkId>, Arc<Table>>,
+    reaches: &mut BTreeMap<BTreeSet<NetworkId>, Reach>,
     desired: &mut Desired,
 ) -> Result<Namespace, String> {
     let mut namespace = Namespace::new_born();
@@ -75,8 +91,6 @@ fn sandbox(
             device: device.clone(),
             is_onlink: false,
         }));
-        let endpoints = view.endpoints.get(&network.id).into_iter().flatten();
-        namespace.backends.extend(endpoints.map(|(_, address)| *address));
     }
     if has_gateway(task, &view.assignments.networks) {
         add_gateway(view, task, &mut namespace, desired)?;
@@ -86,9 +100,9 @@ fn sandbox(
     namespace.tables.extend(redirection.map(|table| (names::dns_table(), table)));
     let networks: BTreeSet<_> = task.attachments.iter().map(|a| a.network).collect();
     if !networks.is_empty() {
-        let make = || Arc::new(rules::balancer(&virtual_addresses(view, &networks)));
-        let table = balancers.entry(networks.clone()).or_insert_with(make);
-        namespace.tables.insert(names::balancer_table(), table.clone());
+        let reach = reaches.entry(networks).or_insert_with_key(|networks| Reach::new(view, networks));
+        namespace.backends = reach.backends.clone();
+        namespace.tables.insert(names::balancer_table(), reach.balancer.clone());
     }
     Ok(namespace)
 }
@@ -142,7 +156,8 @@ fn virtual_addresses(view: &View<'_>, networks: &BTreeSet<NetworkId>) -> BTreeMa
     for service in view.services() {
         for (network, address) in service.vips.iter().filter(|(n, _)| networks.contains(n)) {
             let backends = by_service.get(&(service.id, *network)).cloned().unwrap_or_default();
-            found.insert(*address, backends);
+            let before = view.facts.slots.virtual_addresses.get(address);
+            found.insert(*address, settle(before.map(Vec::as_slice).unwrap_or_default(), &backends));
         }
     }
     found

@@ -82,8 +82,11 @@ pub enum Change {
         mac: Mac,
         to: Ipv4Addr,
     },
-    /// One transaction.
-    Ruleset(Vec<RulesetChange>),
+    /// One transaction, and what becomes of each table that it touches.
+    Ruleset {
+        changes: Vec<RulesetChange>,
+        tables: Vec<(TableName, Option<Arc<Table>>)>,
+    },
     /// Our traffic passes somebody else's forward chain.
     OpenForward(ForeignChain),
     CloseForward(ForeignChain),
@@ -115,6 +118,12 @@ impl World {
             Change::RemoveNamespace => {
                 if self.namespaces.remove(&op.namespace).is_none() {
                     return Err(impossible("it does not exist".into()));
+                }
+                if let NamespaceKey::Sandbox(task) = op.namespace {
+                    let ends = [names::network_veth(task), names::gateway_veth(task)];
+                    for namespace in self.namespaces.values_mut() {
+                        ends.iter().for_each(|end| namespace.forget_link(end));
+                    }
                 }
                 let is_inside = |end: &LinkEnd| end.0 == op.namespace;
                 let pairs = self.pairs.iter().filter(|(o, i)| is_inside(o) || is_inside(i));
@@ -281,12 +290,16 @@ impl Namespace {
                     return Err(format!("{device} has no {mac}"));
                 }
             }
-            Change::Ruleset(changes) => {
-                let before = self.tables.clone();
-                let done = changes.iter().try_for_each(|change| self.change_ruleset(change));
-                if let Err(reason) = done.and_then(|()| self.check_references()) {
-                    self.tables = before;
-                    return Err(reason);
+            Change::Ruleset { changes, tables } => {
+                // The tables are shared between sandboxes: following each step would copy them.
+                if cfg!(test) {
+                    self.follow(changes, tables)?;
+                }
+                for (name, table) in tables {
+                    match table {
+                        Some(table) => self.tables.insert(name.clone(), table.clone()),
+                        None => self.tables.remove(name),
+                    };
                 }
             }
             Change::OpenForward(chain) => {
@@ -295,7 +308,7 @@ impl Namespace {
             Change::CloseForward(chain) => {
                 self.opened.remove(chain);
             }
-            Change::FlushBackends(gone) => self.backends.retain(|b| !gone.contains(b)),
+            Change::FlushBackends(gone) => Arc::make_mut(&mut self.backends).retain(|b| !gone.contains(b)),
             Change::AddNamespace | Change::RemoveNamespace | Change::AddVeth { .. } => {
                 return Err("not a change within one namespace".into());
             }
@@ -324,6 +337,17 @@ impl Namespace {
             self.routes.retain(|route| route.device != name);
         }
         Ok(())
+    }
+
+    /// Whether the steps of a transaction are possible and lead where they should.
+    fn follow(&self, changes: &[RulesetChange], tables: &[(TableName, Option<Arc<Table>>)]) -> Result<(), String> {
+        let mut after = self.clone();
+        changes.iter().try_for_each(|change| after.change_ruleset(change))?;
+        after.check_references()?;
+        match tables.iter().find(|(name, table)| after.tables.get(name) != table.as_ref()) {
+            Some((name, _)) => Err(format!("the steps do not lead to table {name:?}")),
+            None => Ok(()),
+        }
     }
 
     fn table_mut(&mut self, name: &TableName) -> Result<&mut Table, String> {

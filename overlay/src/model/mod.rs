@@ -140,7 +140,7 @@ pub struct Namespace {
     /// Chains of others that would drop our traffic, and that we have opened for it.
     pub opened: BTreeSet<ForeignChain>,
     /// Addresses that may answer connections.
-    pub backends: BTreeSet<Ipv4Addr>,
+    pub backends: Arc<BTreeSet<Ipv4Addr>>,
 }
 
 /// All namespaces; the host's is always there.
@@ -172,10 +172,7 @@ impl World {
     /// end is gone.
     pub fn assume_pairs<'a>(&mut self, pairs: impl Iterator<Item = (LinkEnd, &'a LinkEnd)>) {
         let namespaces = &self.namespaces;
-        let is_veth = |end: &LinkEnd| {
-            let link = namespaces.get(&end.0).and_then(|n| n.links.get(&end.1));
-            link.is_some_and(|l| l.kind == LinkKind::Veth)
-        };
+        let is_veth = |end: &LinkEnd| is_veth(namespaces, end);
         self.pairs.retain(|outer, inner| is_veth(outer) && is_veth(inner));
         let mut paired: BTreeSet<LinkEnd> = self.pairs.values().cloned().collect();
         for (inner, outer) in pairs {
@@ -187,6 +184,13 @@ impl World {
         }
     }
 
+    /// The namespaces of pairs of which an end is gone.
+    pub fn broken_pairs(&self) -> BTreeSet<NamespaceKey> {
+        let is_veth = |end: &LinkEnd| is_veth(&self.namespaces, end);
+        let broken = self.pairs.iter().filter(|(outer, inner)| !is_veth(outer) || !is_veth(inner));
+        broken.flat_map(|(outer, inner)| [outer.0, inner.0]).collect()
+    }
+
     /// Tasks with a sandbox.
     pub fn sandboxes(&self) -> impl Iterator<Item = TaskId> + '_ {
         self.namespaces.keys().filter_map(|key| match key {
@@ -194,4 +198,9 @@ impl World {
             _ => None,
         })
     }
+}
+
+fn is_veth(namespaces: &BTreeMap<NamespaceKey, Namespace>, end: &LinkEnd) -> bool {
+    let link = namespaces.get(&end.0).and_then(|n| n.links.get(&end.1));
+    link.is_some_and(|l| l.kind == LinkKind::Veth)
 }

@@ -171,14 +171,26 @@ impl Kernel {
                 self.opened(key)?.indexes.remove(name);
                 let file = self.file(*inner)?;
                 let request = messages::add_veth(name, link, inner_name, inner_link, file.as_fd());
-                self.route_socket(key)?.request(&[request]).map_err(first)
+                let made = self.route_socket(key)?.request(std::slice::from_ref(&request));
+                match made.map_err(first) {
+                    // The kernel is still taking down a sandbox that this one replaces.
+                    Err(KernelError::Netlink(error)) if error.errno() == Some(libc::EEXIST) => {
+                        let index = self.index(key, name)?;
+                        self.opened(key)?.indexes.remove(name);
+                        let socket = self.route_socket(key)?;
+                        // It may be gone by now.
+                        let _ = socket.request(&[messages::delete_link(index)]);
+                        socket.request(&[request]).map_err(first)
+                    }
+                    made => made,
+                }
             }
             Change::DeleteLink { name } => {
                 let index = self.index(key, name)?;
                 self.opened(key)?.indexes.remove(name);
                 self.route_socket(key)?.request(&[messages::delete_link(index)]).map_err(first)
             }
-            Change::Ruleset(changes) => self.commit(key, changes),
+            Change::Ruleset { changes, .. } => self.commit(key, changes),
             Change::OpenForward(chain) => {
                 let rules = rules::forward_accepts();
                 let mut changes = self.close_forward(key, chain)?;
@@ -382,7 +394,7 @@ fn describe(change: &Change) -> String {
         Change::SetForwarding { mac, to, .. } | Change::DeleteForwarding { mac, to, .. } => {
             format!("forwarding of {mac} to {to}")
         }
-        Change::Ruleset(_) => "change the nftables ruleset".into(),
+        Change::Ruleset { .. } => "change the nftables ruleset".into(),
         Change::OpenForward(chain) | Change::CloseForward(chain) => {
             format!("rules in chain {} of table {} {}", chain.chain, chain.table.family.name(), chain.table.name)
         }

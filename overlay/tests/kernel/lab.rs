@@ -237,6 +237,45 @@ fn netd_program() -> PathBuf {
     program
 }
 
+/// Bytes of `/big`.
+pub const BIG: usize = 8 * 1024 * 1024;
+
+/// A UDP server in a sandbox that answers each datagram with its name and the client's address.
+pub fn serve_udp(namespace: &Path, name: &str, port: u16) -> Server {
+    let stop = Arc::new(AtomicBool::new(false));
+    let (is_stopped, name) = (stop.clone(), name.to_owned());
+    let namespace = File::open(namespace).unwrap();
+    let (ready, is_ready) = mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        setns(&namespace, CloneFlags::CLONE_NEWNET).unwrap();
+        drop(namespace);
+        let socket = std::net::UdpSocket::bind(("0.0.0.0", port)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        ready.send(()).unwrap();
+        let mut buffer = [0; 2048];
+        while !is_stopped.load(Ordering::Relaxed) {
+            if let Ok((_, peer)) = socket.recv_from(&mut buffer) {
+                let _ = socket.send_to(format!("{name} {}", peer.ip()).as_bytes(), peer);
+            }
+        }
+    });
+    is_ready.recv().unwrap();
+    Server { stop, thread: Some(thread) }
+}
+
+/// What a UDP server answers to the client.
+pub fn ask_udp(to: (Ipv4Addr, u16)) -> String {
+    let socket = std::net::UdpSocket::bind(("0.0.0.0", 0)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    socket.connect(to).unwrap();
+    socket.send(b"?").unwrap();
+    let mut buffer = [0; 2048];
+    match socket.recv(&mut buffer) {
+        Ok(length) => String::from_utf8_lossy(&buffer[..length]).into_owned(),
+        Err(error) => error.to_string(),
+    }
+}
+
 /// A server in a sandbox that answers with its name and the client's address; it ends when dropped.
 pub struct Server {
     stop: Arc<AtomicBool>,
@@ -282,6 +321,11 @@ fn serve(mut stream: TcpStream, answer: &str, is_stopped: &AtomicBool) {
     while !is_stopped.load(Ordering::Relaxed) {
         match stream.read(&mut buffer) {
             Ok(0) => return,
+            Ok(length) if buffer[..length].starts_with(b"GET /big") => {
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n");
+                let _ = stream.write_all(&vec![b'x'; BIG]);
+                return;
+            }
             Ok(length) if buffer[..length].starts_with(b"GET") => {
                 let size = answer.len();
                 let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {size}");

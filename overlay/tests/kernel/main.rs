@@ -11,9 +11,10 @@ use std::collections::BTreeSet;
 
 use fixture::{Cluster, tcp};
 use lab::{
-    CLIENT, Host, Server, alone, connect, connect_from, converge_all, echoes, eventually, get, sh, sh_in, try_in,
+    BIG, CLIENT, Host, Server, alone, ask_udp, connect, connect_from, converge_all, echoes, eventually, get, serve_udp,
+    sh, sh_in, try_in,
 };
-use rswarm_types::spec::PublishMode;
+use rswarm_types::spec::{PortConfig, Protocol, PublishMode};
 use rswarm_types::task::EndpointState;
 use rswarm_types::{NetworkId, ServiceId, TaskId};
 
@@ -139,6 +140,56 @@ fn a_published_port_answers_on_every_node_and_shows_the_clients_address() {
         // Outward, a container is its host.
         let _outside = Server::start("/proc/self/ns/net".as_ref(), "outside", 9000);
         assert_eq!(get(Some(&inside), &format!("{CLIENT}:9000")), "outside 10.99.0.1");
+    });
+}
+
+#[test]
+fn datagrams_and_large_answers_cross_the_mesh() {
+    alone("datagrams_and_large_answers_cross_the_mesh", || {
+        let (hosts, mut cluster) = hosts(3);
+        let udp = PortConfig { protocol: Protocol::Udp, ..tcp(PublishMode::Ingress, 5353, 53) };
+        let network = cluster.network("back");
+        let service = cluster.service("web", &[network], &[udp, tcp(PublishMode::Ingress, 8080, 80)]);
+        let tasks = [cluster.task(service, 0), cluster.task(service, 1)];
+        converge_all(&hosts, &cluster);
+        let _servers: Vec<_> = [(0, "one"), (1, "two")]
+            .into_iter()
+            .flat_map(|(index, name)| {
+                let sandbox = hosts[index].sandbox(tasks[index]);
+                [serve_udp(&sandbox, name, 53), Server::start(&sandbox, name, 80)]
+            })
+            .collect();
+        let both = BTreeSet::from([format!("one {CLIENT}"), format!("two {CLIENT}")]);
+        for host in &hosts {
+            let seen: BTreeSet<_> = (0..30).map(|_| ask_udp((host.address(), 5353))).collect();
+            assert_eq!(seen, both, "through {}", host.address());
+            for _ in 0..4 {
+                let size = sh(&format!("curl -s --max-time 20 http://{}:8080/big | wc -c", host.address()));
+                assert_eq!(size.trim(), BIG.to_string(), "through {}", host.address());
+            }
+        }
+        // Between containers, over the tunnel.
+        let size = sh_in(&hosts[0].sandbox(tasks[0]), "curl -s --max-time 20 http://10.1.1.11/big | wc -c");
+        assert_eq!(size.trim(), BIG.to_string());
+    });
+}
+
+#[test]
+fn a_sandbox_that_comes_back_at_once_works() {
+    alone("a_sandbox_that_comes_back_at_once_works", || {
+        let (hosts, mut cluster) = hosts(2);
+        let (_, _, tasks) = web(&mut cluster, &[0, 1]);
+        converge_all(&hosts, &cluster);
+        for _ in 0..5 {
+            assert_eq!(hosts[0].converge_with(&cluster, BTreeSet::new()).failures, vec![]);
+            assert_eq!(hosts[0].converge(&cluster).failures, vec![]);
+            sh_in(&hosts[0].sandbox(tasks[0]), "ping -c 1 -W 2 10.1.1.11");
+        }
+        assert!(!hosts[0].repair());
+        // Its address at another node: frames follow.
+        cluster.tasks[1].node = 0;
+        converge_all(&hosts, &cluster);
+        sh_in(&hosts[0].sandbox(tasks[0]), "ping -c 1 -W 2 10.1.1.11");
     });
 }
 
@@ -400,22 +451,38 @@ fn a_firewall_that_drops_what_is_forwarded_is_opened_for_us_and_closed_again() {
 fn an_attachment_costs_milliseconds() {
     alone("an_attachment_costs_milliseconds", || {
         let (hosts, mut cluster) = hosts(1);
-        let (_, web, _) = web(&mut cluster, &[0]);
+        let (_, web, tasks) = web(&mut cluster, &[0]);
+        let first = tasks[0];
         converge_all(&hosts, &cluster);
-        let mut times = Vec::new();
-        for _ in 0..20 {
+        // Wall time is the machine's affair: what judges is the processor time, ours and the kernel's.
+        let measured = |what: &str, count: u32, work: &mut dyn FnMut()| {
+            let (start, cpu) = (std::time::Instant::now(), cpu_time());
+            for _ in 0..count {
+                work();
+            }
+            let spent = (cpu_time() - cpu) / count;
+            eprintln!("{what}: {spent:?} of processor time, {:?} in all", start.elapsed() / count);
+        };
+        measured("attach", 60, &mut || {
             cluster.task(web, 0);
-            let start = std::time::Instant::now();
             converge_all(&hosts, &cluster);
-            times.push(start.elapsed());
-        }
-        times.sort();
-        eprintln!("attach: median {:?}, worst {:?}", times[10], times[19]);
-        let start = std::time::Instant::now();
-        converge_all(&hosts, &cluster);
-        eprintln!("nothing to do: {:?}", start.elapsed());
-        let start = std::time::Instant::now();
-        assert!(!hosts[0].repair());
-        eprintln!("repair of nothing, 21 sandboxes: {:?}", start.elapsed());
+        });
+        measured("nothing to do, 61 sandboxes", 50, &mut || converge_all(&hosts, &cluster));
+        let mut is_ready = false;
+        measured("one backend changed, 61 sandboxes", 50, &mut || {
+            is_ready = !is_ready;
+            let state = if is_ready { EndpointState::Ready } else { EndpointState::Draining };
+            cluster.set_state(first, state);
+            converge_all(&hosts, &cluster);
+        });
+        measured("repair of nothing, 61 sandboxes", 50, &mut || assert!(!hosts[0].repair()));
     });
+}
+
+/// Of this process, with a resolution of 10 ms.
+fn cpu_time() -> std::time::Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    std::time::Duration::from_millis(ticks * 10)
 }
