@@ -58,7 +58,11 @@ fn full_spec() -> ServiceSpec {
                     tmpfs: TmpfsOptions { size: Bytes(64), mode: Some(0o1777) },
                 }],
                 hosts: vec![HostEntry { name: text("db"), address: [10, 0, 0, 9].into() }],
-                dns: DnsConfig { nameservers: vec![[9, 9, 9, 9].into()], search: vec![text("s")], options: vec![text("o")] },
+                dns: DnsConfig {
+                    nameservers: vec![[9, 9, 9, 9].into()],
+                    search: vec![text("s")],
+                    options: vec![text("o")],
+                },
                 init: Some(false),
                 sysctls: [(text("net.x"), text("1"))].into(),
                 cap_add: vec![text("NET_RAW")],
@@ -153,10 +157,17 @@ fn commands_survive() {
         Body::Report {
             node: NodeId(1),
             epoch: 2,
-            statuses: vec![(TaskId(3), TaskStatus { state: TaskState::Failed, exit_code: Some(-1), ..Default::default() })],
+            statuses: vec![(
+                TaskId(3),
+                TaskStatus { state: TaskState::Failed, exit_code: Some(-1), ..Default::default() },
+            )],
         },
         Body::Reconcile(vec![
-            Change::CreateTask(Box::new(NewTask { slot: Slot::Node(NodeId(4)), replaces: Some(TaskId(1)), ..Default::default() })),
+            Change::CreateTask(Box::new(NewTask {
+                slot: Slot::Node(NodeId(4)),
+                replaces: Some(TaskId(1)),
+                ..Default::default()
+            })),
             Change::SetDesired { task: TaskId(1), version: 2, desired: DesiredState::Remove, reason: "r".into() },
             Change::SetUpdateStatus {
                 service: ServiceId(1),

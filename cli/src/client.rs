@@ -9,7 +9,7 @@ use rswarm_api::pb;
 use rswarm_api::pb::control_api_client::ControlApiClient;
 use rswarm_api::pb::node_api_client::NodeApiClient;
 use rswarm_types::limits::CLIENT_RETRY_MS;
-use rswarm_types::{Refusal, RequestId};
+use rswarm_types::RequestId;
 use tokio::net::UnixStream;
 use tokio::time::Instant;
 use tonic::metadata::MetadataValue;
@@ -62,10 +62,20 @@ fn judge(status: &Status, is_change: bool) -> Judgement {
     match status.code() {
         Code::Unavailable if is_certain || !is_change => Judgement::Again,
         Code::Unavailable => Judgement::Uncertain,
-        Code::DeadlineExceeded => if is_change { Judgement::Uncertain } else { Judgement::Again },
+        Code::DeadlineExceeded => {
+            if is_change {
+                Judgement::Uncertain
+            } else {
+                Judgement::Again
+            }
+        }
         // A connection that broke within a call has a source; a status that was sent has none.
         Code::Unknown | Code::Cancelled | Code::Internal if status.source().is_some() => {
-            if is_change { Judgement::Uncertain } else { Judgement::Again }
+            if is_change {
+                Judgement::Uncertain
+            } else {
+                Judgement::Again
+            }
         }
         _ => Judgement::Final,
     }
@@ -227,7 +237,9 @@ pub async fn retry_stale<A>(mut change: impl AsyncFnMut() -> Result<A>) -> Resul
 fn no_daemon(path: &Path, error: &std::io::Error) -> Error {
     let shown = path.display();
     if error.kind() == std::io::ErrorKind::PermissionDenied {
-        return Error::Denied(format!("the daemon's socket {shown} may not be opened: {error}\n       try again as root"));
+        return Error::Denied(format!(
+            "the daemon's socket {shown} may not be opened: {error}\n       try again as root"
+        ));
     }
     Error::NoManager(format!(
         "no daemon answers at {shown}: {error}\n       is it running? start it with: systemctl start rswarm, or: rswarm daemon"
@@ -237,11 +249,6 @@ fn no_daemon(path: &Path, error: &std::io::Error) -> Error {
 /// Whether an error says that the object does not exist.
 pub fn is_missing(refusal: &Error) -> bool {
     matches!(refusal, Error::NotFound(_))
-}
-
-/// That an object is not there, in the words of the cluster.
-pub fn not_found(kind: &str, name: &str) -> Error {
-    Refusal::not_found(kind, name).into()
 }
 
 #[cfg(test)]

@@ -60,7 +60,10 @@ impl Config {
         // The parser's own text may quote the secret beside the mistake.
         serde_json::from_str(&text).map_err(|e| {
             let (line, column) = (e.line(), e.column());
-            Error::Failed(format!("{}:{line}:{column}: not the JSON of a configuration; mend or remove it", path.display()))
+            Error::Failed(format!(
+                "{}:{line}:{column}: not the JSON of a configuration; mend or remove it",
+                path.display()
+            ))
         })
     }
 

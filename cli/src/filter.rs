@@ -19,7 +19,9 @@ impl Filters {
         for text in given {
             let wrong = |problem: String| {
                 let keys = allowed.join(", ");
-                Error::Usage(format!("invalid --filter \"{text}\": {problem}\n       allowed: KEY=VALUE with KEY one of {keys}"))
+                Error::Usage(format!(
+                    "invalid --filter \"{text}\": {problem}\n       allowed: KEY=VALUE with KEY one of {keys}"
+                ))
             };
             let Some((key, value)) = text.split_once('=') else {
                 return Err(wrong("no \"=\"".into()));

@@ -129,9 +129,14 @@ mod tests {
 
     #[test]
     fn sizes_are_decimal_with_three_digits() {
-        for (bytes, text) in
-            [(0, "0B"), (999, "999B"), (1_000, "1kB"), (1_234, "1.23kB"), (187_400_000, "187MB"), (72_860_000, "72.9MB")]
-        {
+        for (bytes, text) in [
+            (0, "0B"),
+            (999, "999B"),
+            (1_000, "1kB"),
+            (1_234, "1.23kB"),
+            (187_400_000, "187MB"),
+            (72_860_000, "72.9MB"),
+        ] {
             assert_eq!(size(bytes), text);
         }
     }

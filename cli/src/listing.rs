@@ -44,7 +44,7 @@ impl Listing {
             None | Some("" | "table") => {
                 let template = self.table;
                 self.aligned(template)
-            },
+            }
             Some("json") => Ok(self.records.into_iter().map(|r| Json::from(r).compact() + "\n").collect()),
             Some(format) => match format.strip_prefix("table ") {
                 Some(template) => self.aligned(unescape(template.trim_matches(' ')).as_str()),

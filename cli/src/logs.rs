@@ -45,7 +45,9 @@ pub fn tail(text: &str) -> Result<Option<u64>> {
     match text {
         "all" | "-1" => Ok(None),
         text => text.parse().map(Some).map_err(|_| {
-            Error::Usage(format!("invalid --tail \"{text}\": not a number of lines\n       allowed: a whole number from 0, or all"))
+            Error::Usage(format!(
+                "invalid --tail \"{text}\": not a number of lines\n       allowed: a whole number from 0, or all"
+            ))
         }),
     }
 }
@@ -56,11 +58,8 @@ pub fn tail(text: &str) -> Result<Option<u64>> {
 /// On what is neither.
 pub fn since(text: &str, now: Timestamp) -> Result<u64> {
     let ago = |ago: Duration| now.as_nanosecond() - i128::try_from(ago.as_nanos()).unwrap_or(i128::MAX);
-    let nanos = parse_duration(text)
-        .map(ago)
-        .ok()
-        .or_else(|| unix(text))
-        .or_else(|| moment(text).map(|at| at.as_nanosecond()));
+    let nanos =
+        parse_duration(text).map(ago).ok().or_else(|| unix(text)).or_else(|| moment(text).map(|at| at.as_nanosecond()));
     nanos.map(|n| u64::try_from(n).unwrap_or(0)).ok_or_else(|| {
         Error::Usage(format!(
             "invalid --since \"{text}\": not a time\n       allowed: 2026-01-02T13:23:37Z, 2026-01-02, Unix seconds, or how long ago, e.g. 42m"
@@ -186,7 +185,9 @@ mod tests {
         assert_eq!(text(Style { no_task_ids: true, ..style }), "web.1@w1     | hello\n");
         assert_eq!(text(Style { raw: true, ..style }), "hello\n");
         assert_eq!(text(Style { raw: true, timestamps: true, ..style }), "1970-01-01T00:00:01.500000000Z hello\n");
-        assert!(text(Style { details: true, ..style }).contains("| com.docker.swarm.node.id=0000000000000000000000002,"));
+        assert!(
+            text(Style { details: true, ..style }).contains("| com.docker.swarm.node.id=0000000000000000000000002,")
+        );
         assert!(text(Style { no_trunc: true, ..style }).starts_with("web.1.f5lxx1zz5pnorynqglhzmsp33@w1"));
         assert!(text(Style { no_resolve: true, ..style }).starts_with("0000000000000000000000001.1."));
     }

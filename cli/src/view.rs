@@ -24,7 +24,6 @@ pub struct ServiceView {
     pub service: Service,
     pub running: u64,
     pub desired: u64,
-    pub completed: u64,
 }
 
 /// A service and its tasks at one moment.
@@ -59,7 +58,6 @@ impl ServiceView {
             service: Wire::from_pb(pb.service.ok_or(WireError::Missing("ServiceView.service"))?)?,
             running: pb.running,
             desired: pb.desired,
-            completed: pb.completed,
         })
     }
 }

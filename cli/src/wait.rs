@@ -47,7 +47,9 @@ fn messages(client: Client, index: usize, id: String) -> BoxStream<'static, (usi
                 None => match client.watch_service(&id).await {
                     Ok(watcher) => watcher,
                     // Removed while the watcher was broken.
-                    Err(Error::NotFound(_)) => return Some(((index, Ok(Progress::default())), (client, id, None, true))),
+                    Err(Error::NotFound(_)) => {
+                        return Some(((index, Ok(Progress::default())), (client, id, None, true)));
+                    }
                     Err(error) => return Some(((index, Err(error)), (client, id, None, true))),
                 },
             };

@@ -127,10 +127,13 @@ fn sign(consensus: &Consensus, node: NodeId, request: &CheckedRequest) -> Result
     Ok(Issued { node, cluster: cluster.id, role, chain })
 }
 
+/// Since when a source's calls are counted, and how many they are.
+type Calls = (Option<Instant>, u32);
+
 /// How often each source called without a certificate. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Gate {
-    sources: Arc<Mutex<BTreeMap<IpAddr, (Option<Instant>, u32)>>>,
+    sources: Arc<Mutex<BTreeMap<IpAddr, Calls>>>,
 }
 
 impl Gate {

@@ -58,9 +58,12 @@ pub enum ProposeError {
 #[error("no leader: {0}")]
 pub struct ReadError(pub String);
 
+/// Log index of an entry, and what applying it answered.
+type Applied = (u64, Result<Answer, Refusal>);
+
 struct Queued {
     command: Command,
-    answer: oneshot::Sender<Result<(u64, Result<Answer, Refusal>), RaftProposeError>>,
+    answer: oneshot::Sender<Result<Applied, RaftProposeError>>,
 }
 
 /// Cluster time of one term: from the last entry applied before it, at the pace of this host.
@@ -215,7 +218,7 @@ impl Consensus {
         self.propose(body, RequestId::default(), Caller::default()).await
     }
 
-    async fn try_propose(&self, command: Command, sent: &mut bool) -> Result<(u64, Result<Answer, Refusal>), String> {
+    async fn try_propose(&self, command: Command, sent: &mut bool) -> Result<Applied, String> {
         if self.leads() {
             return self.enqueue(command, sent).await;
         }
@@ -230,7 +233,7 @@ impl Consensus {
         }
     }
 
-    async fn enqueue(&self, command: Command, sent: &mut bool) -> Result<(u64, Result<Answer, Refusal>), String> {
+    async fn enqueue(&self, command: Command, sent: &mut bool) -> Result<Applied, String> {
         let (answer, receiver) = oneshot::channel();
         if self.inner.queue.send(Queued { command, answer }).await.is_err() {
             return Err("this manager stops".into());

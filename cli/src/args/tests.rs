@@ -50,11 +50,9 @@ fn every_shown_example_is_a_valid_command_line() {
 
 #[test]
 fn switches_take_values_as_gos_do() {
-    for (line, detach) in [
-        ("rswarm stack rm s", true),
-        ("rswarm stack rm -d s", true),
-        ("rswarm stack rm --detach=false s", false),
-    ] {
+    for (line, detach) in
+        [("rswarm stack rm s", true), ("rswarm stack rm -d s", true), ("rswarm stack rm --detach=false s", false)]
+    {
         let Command::Stack(stack::Stack::Rm(rm)) = parse_line(line).unwrap().command else { panic!("{line}") };
         assert_eq!(rm.detach, detach, "{line}");
     }

@@ -56,7 +56,11 @@ async fn inspect(client: &Client, args: Inspect) -> Result<()> {
 }
 
 /// Changes a node's spec, anew if the node changed meanwhile.
-async fn change(client: &Client, name: &str, change: impl Fn(&NodeView, &mut NodeSpec) -> Result<bool>) -> Result<bool> {
+async fn change(
+    client: &Client,
+    name: &str,
+    change: impl Fn(&NodeView, &mut NodeSpec) -> Result<bool>,
+) -> Result<bool> {
     retry_stale(async || {
         let view = node_named(client, name).await?;
         let mut spec = view.node.spec.clone();

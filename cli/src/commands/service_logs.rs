@@ -32,7 +32,7 @@ struct Printer {
 /// What a follower hears of.
 enum Heard {
     Logs(std::result::Result<pb::StreamData, tonic::Status>),
-    Tasks(std::result::Result<pb::ServiceProgress, tonic::Status>),
+    Tasks(Box<std::result::Result<pb::ServiceProgress, tonic::Status>>),
 }
 
 pub async fn run(client: &Client, args: Logs) -> Result<()> {
@@ -43,7 +43,8 @@ pub async fn run(client: &Client, args: Logs) -> Result<()> {
         tail: tail(&args.tail)?,
         since_ns: args.since.as_deref().map_or(Ok(0), |text| since(text, jiff::Timestamp::now()))?,
     };
-    let mut printer = Printer { style, nodes: names(client).await?, prefixes: BTreeMap::new(), problems: BTreeSet::new() };
+    let mut printer =
+        Printer { style, nodes: names(client).await?, prefixes: BTreeMap::new(), problems: BTreeSet::new() };
     let service = match service_named(client, &args.target).await {
         Ok(view) => Some(view.service.id),
         Err(Error::NotFound(_)) => None,
@@ -81,34 +82,37 @@ async fn open(client: &Client, request: pb::LogsRequest) -> Result<Streaming<pb:
 /// Shows what is there and what comes, also of tasks that start later, until the service is gone.
 async fn follow(client: &Client, service: ServiceId, request: pb::LogsRequest, printer: &mut Printer) -> Result<()> {
     let mut heard: SelectAll<BoxStream<'static, Heard>> = SelectAll::new();
-    heard.push(client.watch_service(&service.to_string()).await?.map(Heard::Tasks).boxed());
+    heard.push(client.watch_service(&service.to_string()).await?.map(|news| Heard::Tasks(Box::new(news))).boxed());
     let mut followed: BTreeSet<TaskId> = BTreeSet::new();
     let mut is_first = true;
     while let Some(next) = heard.next().await {
         match next {
             Heard::Logs(Ok(data)) => printer.print(data)?,
             Heard::Logs(Err(status)) => printer.tell(status.message()),
-            Heard::Tasks(Ok(message)) => {
-                let progress = Progress::read(message)?;
-                printer.learn(&progress.tasks);
-                for task in &progress.tasks {
-                    if task.status.state < TaskState::Starting || task.node.is_none() || !followed.insert(task.id) {
-                        continue;
+            Heard::Tasks(news) => match *news {
+                Ok(message) => {
+                    let progress = Progress::read(message)?;
+                    printer.learn(&progress.tasks);
+                    for task in &progress.tasks {
+                        if task.status.state < TaskState::Starting || task.node.is_none() || !followed.insert(task.id) {
+                            continue;
+                        }
+                        let mut one = pb::LogsRequest { name: task.id.to_string(), ..request.clone() };
+                        // What starts later is shown from its start.
+                        one.tail = one.tail.filter(|_| is_first);
+                        match open(client, one).await {
+                            Ok(stream) => heard.push(stream.map(Heard::Logs).boxed()),
+                            Err(error) => printer.tell(&error.to_string()),
+                        }
                     }
-                    let mut one = pb::LogsRequest { name: task.id.to_string(), ..request.clone() };
-                    // What starts later is shown from its start.
-                    one.tail = one.tail.filter(|_| is_first);
-                    match open(client, one).await {
-                        Ok(stream) => heard.push(stream.map(Heard::Logs).boxed()),
-                        Err(error) => printer.tell(&error.to_string()),
-                    }
+                    is_first = false;
                 }
-                is_first = false;
-            }
-            // The manager stopped: another one goes on telling.
-            Heard::Tasks(Err(_)) => {
-                heard.push(client.watch_service(&service.to_string()).await?.map(Heard::Tasks).boxed());
-            }
+                // The manager stopped: another one goes on telling.
+                Err(_) => {
+                    let news = client.watch_service(&service.to_string()).await?;
+                    heard.push(news.map(|news| Heard::Tasks(Box::new(news))).boxed());
+                }
+            },
         }
     }
     Ok(())

@@ -122,8 +122,5 @@ fn mount(mount: &Mount) -> Object {
                 .with_some("Labels", &volume.labels)
                 .with_some("Subpath", &volume.subpath),
         )
-        .with_some(
-            "TmpfsOptions",
-            Object::new().with_some("SizeBytes", tmpfs.size.0).with_some("Mode", tmpfs.mode),
-        )
+        .with_some("TmpfsOptions", Object::new().with_some("SizeBytes", tmpfs.size.0).with_some("Mode", tmpfs.mode))
 }

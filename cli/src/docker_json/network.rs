@@ -59,16 +59,13 @@ pub fn network(network: &Network, services: Option<&[Attached]>) -> Json {
 }
 
 fn attached(service: &Attached) -> Object {
-    Object::new()
-        .with("VIP", service.vip.clone().unwrap_or_default())
-        .with("Ports", &service.ports)
-        .with(
-            "Tasks",
-            list(&service.tasks, |(task, address, node)| {
-                Object::new()
-                    .with("Name", task.name())
-                    .with("EndpointIP", address)
-                    .with("Info", Object::new().with("Host IP", node))
-            }),
-        )
+    Object::new().with("VIP", service.vip.clone().unwrap_or_default()).with("Ports", &service.ports).with(
+        "Tasks",
+        list(&service.tasks, |(task, address, node)| {
+            Object::new()
+                .with("Name", task.name())
+                .with("EndpointIP", address)
+                .with("Info", Object::new().with("Host IP", node))
+        }),
+    )
 }

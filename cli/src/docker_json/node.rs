@@ -17,14 +17,9 @@ pub fn node(view: &NodeView) -> Json {
         .with("Hostname", &description.hostname)
         .with(
             "Platform",
-            Object::new()
-                .with("Architecture", &description.platform.architecture)
-                .with("OS", &description.platform.os),
+            Object::new().with("Architecture", &description.platform.architecture).with("OS", &description.platform.os),
         )
-        .with(
-            "Resources",
-            Object::new().with("NanoCPUs", description.cpus.0).with("MemoryBytes", description.memory.0),
-        )
+        .with("Resources", Object::new().with("NanoCPUs", description.cpus.0).with("MemoryBytes", description.memory.0))
         .with("Engine", engine)
         .with_some(
             "PortProblems",

@@ -27,7 +27,8 @@ pub fn service(service: &Service, networks: &Networks) -> Json {
         .with_some(
             "VirtualIPs",
             list(&service.vips, |vip| {
-                let block = networks.get(&vip.network).and_then(|n| n.blocks.iter().find(|b| b.subnet.contains(&vip.address)));
+                let block =
+                    networks.get(&vip.network).and_then(|n| n.blocks.iter().find(|b| b.subnet.contains(&vip.address)));
                 let addr = match block {
                     Some(block) => format!("{}/{}", vip.address, block.subnet.prefix_len()),
                     None => vip.address.to_string(),
@@ -84,9 +85,9 @@ fn task(task: &TaskSpec) -> Object {
         )
         .with_some(
             "LogDriver",
-            task.log_driver.as_ref().map(|driver| {
-                Object::new().with_some("Name", &driver.name).with_some("Options", &driver.options)
-            }),
+            task.log_driver
+                .as_ref()
+                .map(|driver| Object::new().with_some("Name", &driver.name).with_some("Options", &driver.options)),
         )
         .with("ForceUpdate", task.force_update)
         .with("Runtime", "container")

@@ -39,7 +39,12 @@ fn golden_service() -> ServiceView {
         spec: Some(spec),
         ports,
         vips: vec![pb::VirtualIp { network: id(9), address: u32::from_be_bytes([10, 0, 0, 2]) }],
-        update: Some(pb::UpdateStatus { state: 1, message: "task web.1 failed".into(), started_at: 2_000, ..Default::default() }),
+        update: Some(pb::UpdateStatus {
+            state: 1,
+            message: "task web.1 failed".into(),
+            started_at: 2_000,
+            ..Default::default()
+        }),
         ..Default::default()
     };
     ServiceView::read(pb::ServiceView { service: Some(service), running: 2, desired: 3, completed: 0 }).unwrap()
@@ -49,7 +54,12 @@ fn ingress() -> Network {
     Wire::from_pb(pb::Network {
         id: id(9),
         meta: Some(pb::Meta { version: 1, created_at: 1_000, updated_at: 1_000 }),
-        spec: Some(pb::NetworkSpec { name: "ingress".into(), ipam: Some(Default::default()), ingress: true, ..Default::default() }),
+        spec: Some(pb::NetworkSpec {
+            name: "ingress".into(),
+            ipam: Some(Default::default()),
+            ingress: true,
+            ..Default::default()
+        }),
         vni: 4096,
         blocks: vec![pb::SubnetBlock {
             subnet: "10.0.0.0/24".into(),

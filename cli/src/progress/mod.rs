@@ -152,7 +152,13 @@ fn slots<'a>(view: &ServiceView, tasks: &'a [Task]) -> BTreeMap<Slot, SlotView<'
         let is_running = task.status.state == TaskState::Running && task.desired <= DesiredState::Running;
         // A task that was to end and did so is where it should be.
         let is_done = task.status.state == TaskState::Complete && !restarts_after_success(task);
-        let error = if is_running || is_done { "" } else if error.is_empty() { earlier } else { error };
+        let error = if is_running || is_done {
+            ""
+        } else if error.is_empty() {
+            earlier
+        } else {
+            error
+        };
         slots.insert(task.slot, SlotView { task, is_good: is_running || is_done, error });
     }
     if let ServiceMode::Replicated { replicas } = view.service.spec.mode {
@@ -230,7 +236,10 @@ fn dead_end(view: &ServiceView, slots: &BTreeMap<Slot, SlotView<'_>>, total: u64
     let failed = slots.values().find(|slot| !slot.is_good)?;
     let name = failed.task.short_name();
     let why = if failed.error.is_empty() { failed.task.status.message.as_str() } else { failed.error };
-    Some(format!("task {name} is {}: {why}\n       it is not restarted: --restart-condition is none", failed.task.status.state))
+    Some(format!(
+        "task {name} is {}: {why}\n       it is not restarted: --restart-condition is none",
+        failed.task.status.state
+    ))
 }
 
 #[cfg(test)]

@@ -41,7 +41,11 @@ fn message(replicas: u64, condition: i32, update: Option<(i32, &str)>, tasks: &[
         meta: Some(pb::Meta::default()),
         spec: Some(spec(replicas, condition)),
         spec_version: 7,
-        update: update.map(|(state, message)| pb::UpdateStatus { state, message: message.into(), ..Default::default() }),
+        update: update.map(|(state, message)| pb::UpdateStatus {
+            state,
+            message: message.into(),
+            ..Default::default()
+        }),
         ..Default::default()
     };
     let tasks = tasks.iter().map(|(number, slot, state, desired, spec_version, error)| pb::Task {

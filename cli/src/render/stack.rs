@@ -27,7 +27,12 @@ pub fn listing(services: &[ServiceView]) -> Listing {
             .with("Namespace", "")
     };
     Listing {
-        headers: &[("Name", "NAME"), ("Services", "SERVICES"), ("Orchestrator", "ORCHESTRATOR"), ("Namespace", "NAMESPACE")],
+        headers: &[
+            ("Name", "NAME"),
+            ("Services", "SERVICES"),
+            ("Orchestrator", "ORCHESTRATOR"),
+            ("Namespace", "NAMESPACE"),
+        ],
         table: "{{.Name}}\t{{.Services}}",
         quiet: "Name",
         records: stacks.into_iter().map(record).collect(),

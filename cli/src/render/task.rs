@@ -2,11 +2,11 @@
 
 use std::cmp::Reverse;
 
+use rswarm_types::TimestampMs;
 use rswarm_types::id::SHORT_ID_LENGTH;
 use rswarm_types::spec::PublishMode;
 use rswarm_types::task::{Slot, Task};
 use rswarm_types::task_state::DesiredState;
-use rswarm_types::TimestampMs;
 
 use super::{image_name, ports};
 use crate::errors::Result;
@@ -39,7 +39,9 @@ pub struct Shown<'a> {
 pub fn listing(mut tasks: Vec<Task>, filters: &Filters, shown: Shown<'_>) -> Result<Listing> {
     filters.check("desired-state", &["running", "shutdown", "accepted", "ready", "remove"])?;
     tasks.retain(|task| passes(task, filters, shown));
-    tasks.sort_by_cached_key(|task| (task.spec.name.clone(), task.slot, Reverse((task.meta.created_at, task.created, task.id))));
+    tasks.sort_by_cached_key(|task| {
+        (task.spec.name.clone(), task.slot, Reverse((task.meta.created_at, task.created, task.id)))
+    });
     let mut before: Option<(String, Slot)> = None;
     let mut records = Vec::new();
     for task in &tasks {

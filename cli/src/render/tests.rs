@@ -203,7 +203,10 @@ fn service_ps_can_show_everything_in_full() {
         .show(&ListArgs { format: Some("{{.ID}} {{.Name}} {{.Image}} {{.Node}} {{.Error}}".into()), quiet: false })
         .unwrap();
     let service = "7ism0rgdtc9x1e1xqrdvydn0h";
-    assert!(text.contains(&format!("{service}.1 docker.io/library/nginx:1.27@sha256:abc 7ism0rgdtc9x1e1xqrdvydn0p")), "{text}");
+    assert!(
+        text.contains(&format!("{service}.1 docker.io/library/nginx:1.27@sha256:abc 7ism0rgdtc9x1e1xqrdvydn0p")),
+        "{text}"
+    );
     assert!(text.contains("\"task: non-zero exit (1): something went badly wrong\""), "{text}");
 }
 
@@ -222,8 +225,12 @@ fn tasks_are_filtered() {
 
 #[test]
 fn neighbouring_ports_are_one_range() {
-    let port = |target, published| PortConfig { protocol: Protocol::Tcp, target, published, mode: PublishMode::Ingress };
-    assert_eq!(ports(&[port(81, 8081), port(80, 8080), port(443, 8443)], None), "*:8080-8081->80-81/tcp, *:8443->443/tcp");
+    let port =
+        |target, published| PortConfig { protocol: Protocol::Tcp, target, published, mode: PublishMode::Ingress };
+    assert_eq!(
+        ports(&[port(81, 8081), port(80, 8080), port(443, 8443)], None),
+        "*:8080-8081->80-81/tcp, *:8443->443/tcp"
+    );
     assert_eq!(ports(&[port(80, 0)], None), "", "a port that has no number yet");
     assert_eq!(ports(&[port(80, 1)], Some(PublishMode::Host)), "");
 }
@@ -238,7 +245,8 @@ fn images_have_a_row_for_each_name() {
         size: 187_400_000,
     };
     let bare = pb::Image { id: "sha256:ffff".into(), size: 5, ..Default::default() };
-    let shown = |repository, digests| super::image::Shown { no_trunc: false, digests, repository, now: TimestampMs(1_000_000) };
+    let shown =
+        |repository, digests| super::image::Shown { no_trunc: false, digests, repository, now: TimestampMs(1_000_000) };
     let all = || vec![image.clone(), bare.clone()];
     assert_eq!(
         show(super::image::listing(all(), &Filters::default(), shown(None, false)).unwrap()),
@@ -276,7 +284,14 @@ fn containers_are_newest_first_and_cut() {
     };
     let all = || vec![container("a", 900_000, "exited"), container("b", 995_000, "running")];
     let list = |given: &[&str], last| {
-        super::container::listing(all(), &filters(given, &super::container::FILTERS), last, false, TimestampMs(1_000_000)).unwrap()
+        super::container::listing(
+            all(),
+            &filters(given, &super::container::FILTERS),
+            last,
+            false,
+            TimestampMs(1_000_000),
+        )
+        .unwrap()
     };
     assert_eq!(
         show(list(&[], Some(1))),
@@ -295,7 +310,12 @@ fn networks_are_filtered_by_use_and_kind() {
         Wire::from_pb(pb::Network {
             id: id(number),
             meta: Some(pb::Meta::default()),
-            spec: Some(pb::NetworkSpec { name: name.into(), ipam: Some(Default::default()), ingress, ..Default::default() }),
+            spec: Some(pb::NetworkSpec {
+                name: name.into(),
+                ipam: Some(Default::default()),
+                ingress,
+                ..Default::default()
+            }),
             ..Default::default()
         })
         .unwrap()
@@ -315,10 +335,20 @@ fn networks_are_filtered_by_use_and_kind() {
 #[test]
 fn pretty_pages_read_well() {
     let view = service(1, "web", |s| {
-        s.update = Some(pb::UpdateStatus { state: 1, message: "update paused".into(), started_at: 940_000, ..Default::default() });
+        s.update = Some(pb::UpdateStatus {
+            state: 1,
+            message: "update paused".into(),
+            started_at: 940_000,
+            ..Default::default()
+        });
     });
     let text = super::pretty_service::text(&view, &Default::default(), TimestampMs(1_000_000));
-    for part in ["ID:             7ism0", "Service Mode:   Replicated\n Replicas:      3\n", " State:         paused\n Started:       about a minute ago\n", "PublishedPort  = 8080"] {
+    for part in [
+        "ID:             7ism0",
+        "Service Mode:   Replicated\n Replicas:      3\n",
+        " State:         paused\n Started:       about a minute ago\n",
+        "PublishedPort  = 8080",
+    ] {
         assert!(text.contains(part), "{part}\n{text}");
     }
     let text = super::pretty_node::text(&nodes()[1]);

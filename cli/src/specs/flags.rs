@@ -1,8 +1,6 @@
 //! The flags that create and update share, each to its field.
 
-use rswarm_types::parse::{
-    parse_bytes, parse_cpus, parse_duration, parse_label, parse_user, split_words,
-};
+use rswarm_types::parse::{parse_bytes, parse_cpus, parse_duration, parse_label, parse_user, split_words};
 use rswarm_types::spec::{Healthcheck, LogDriver, ServiceMode, ServiceSpec, UpdateConfig};
 
 use super::{Problems, choice};
@@ -41,7 +39,9 @@ pub fn apply(flags: &SpecFlags, spec: &mut ServiceSpec, problems: &mut Problems)
     if let Some(wanted) = flags.replicas {
         match &mut spec.mode {
             ServiceMode::Replicated { replicas } => *replicas = wanted,
-            ServiceMode::Global => problems.say("invalid --replicas: a global service has one task on each node; leave --replicas out"),
+            ServiceMode::Global => {
+                problems.say("invalid --replicas: a global service has one task on each node; leave --replicas out")
+            }
         }
     }
     update(&flags.update, &mut spec.update, problems);

@@ -82,7 +82,10 @@ fn net(flag: &str, text: &str, problems: &mut Problems) -> Option<Ipv4Net> {
     let net = text.parse().ok();
     if net.is_none() {
         let note = ipv6_note(text);
-        problems.add(flag, format!("\"{text}\": not an IPv4 subnet{note}\n       allowed: ADDRESS/LENGTH, e.g. 10.9.0.0/24"));
+        problems.add(
+            flag,
+            format!("\"{text}\": not an IPv4 subnet{note}\n       allowed: ADDRESS/LENGTH, e.g. 10.9.0.0/24"),
+        );
     }
     net
 }

@@ -45,7 +45,10 @@ fn update(spec: &ServiceSpec, flags: &str) -> Result<ServiceSpec> {
 fn a_service_without_flags_has_swarms_defaults() {
     let expected = ServiceSpec {
         name: "web".into(),
-        task: TaskSpec { container: ContainerSpec { image: "nginx".into(), ..Default::default() }, ..Default::default() },
+        task: TaskSpec {
+            container: ContainerSpec { image: "nginx".into(), ..Default::default() },
+            ..Default::default()
+        },
         ..Default::default()
     };
     assert_eq!(created(""), expected);
@@ -65,19 +68,22 @@ fn flags_go_to_their_fields() {
     assert_eq!(container.env, ["A=1", "B=3", "HOME=/root", "C"]);
     assert_eq!((spec.labels["l"].as_str(), container.labels["c"].as_str()), ("1", "2"));
     assert!(container.mounts[0].read_only && container.mounts[0].kind == MountKind::Bind);
-    assert_eq!((spec.task.networks[0].target.as_str(), &spec.task.networks[0].aliases[..]), ("back", &["db".to_owned()][..]));
+    assert_eq!(
+        (spec.task.networks[0].target.as_str(), &spec.task.networks[0].aliases[..]),
+        ("back", &["db".to_owned()][..])
+    );
     let port = |protocol, target, published, mode| PortConfig { protocol, target, published, mode };
     assert_eq!(
         spec.endpoint.ports,
-        [
-            port(Protocol::Tcp, 80, 8080, PublishMode::Ingress),
-            port(Protocol::Udp, 53, 53, PublishMode::Host)
-        ]
+        [port(Protocol::Tcp, 80, 8080, PublishMode::Ingress), port(Protocol::Udp, 53, 53, PublishMode::Host)]
     );
     assert_eq!(spec.task.placement.constraints, ["node.role==worker"]);
     assert_eq!(spec.task.placement.preferences[0].descriptor, "node.labels.zone");
     assert_eq!((container.hosts[0].name.as_str(), container.dns.search[0].as_str()), ("a", "x"));
-    assert_eq!((&container.cap_add[..], &container.cap_drop[..]), (&["NET_RAW".to_owned()][..], &["CHOWN".to_owned()][..]));
+    assert_eq!(
+        (&container.cap_add[..], &container.cap_drop[..]),
+        (&["NET_RAW".to_owned()][..], &["CHOWN".to_owned()][..])
+    );
 }
 
 #[test]
@@ -112,7 +118,10 @@ fn single_values_go_to_their_fields() {
         }
     );
     let update = spec.update.unwrap();
-    assert_eq!((update.parallelism, update.order, update.monitor), (0, UpdateOrder::StartFirst, Duration::from_secs(7)));
+    assert_eq!(
+        (update.parallelism, update.order, update.monitor),
+        (0, UpdateOrder::StartFirst, Duration::from_secs(7))
+    );
     assert_eq!(spec.rollback.unwrap().order, UpdateOrder::StartFirst);
     let container = &spec.task.container;
     assert_eq!((container.tty, container.read_only, container.init), (true, true, Some(false)));

@@ -157,9 +157,7 @@ fn ports(args: &Update, ports: &mut Vec<PortConfig>, problems: &mut Problems) {
         ports.retain(|port| (port.target, port.protocol) != (target, protocol));
     }
     for port in problems.each("--publish-add", &args.publish_add, parse_publish).concat() {
-        ports.retain(|old| {
-            (old.target, old.published, old.protocol) != (port.target, port.published, port.protocol)
-        });
+        ports.retain(|old| (old.target, old.published, old.protocol) != (port.target, port.published, port.protocol));
         ports.push(port);
     }
 }

@@ -134,13 +134,9 @@ impl LocalApi {
         let (fed, loaded) = tokio::join!(feed, self.daemon.images.load(reader));
         let loaded = loaded.map_err(|e| refused(&e))?;
         fed?;
-        let lines = loaded.into_iter().flat_map(|image| {
-            if image.references.is_empty() {
-                vec![image.id.to_string()]
-            } else {
-                image.references
-            }
-        });
+        let lines = loaded
+            .into_iter()
+            .flat_map(|image| if image.references.is_empty() { vec![image.id.to_string()] } else { image.references });
         Ok(pb::LoadImageReply { loaded: lines.collect() })
     }
 
