@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use hyper_util::rt::TokioIo;
+use rswarm_types::limits::{SESSION_PING_PERIOD_MS, SESSION_PING_TIMEOUT_MS};
 use rustls::client::ResolvesClientCert;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::pem::PemObject;
@@ -149,7 +150,14 @@ impl Credentials {
     /// A channel to a manager, with this node's certificate; connects when first used.
     pub fn channel(&self, address: SocketAddr) -> Channel {
         let credentials = self.clone();
-        lazy(address, move || credentials.client_config())
+        lazy(address, CALM, move || credentials.client_config())
+    }
+
+    /// A channel that breaks soon after its manager falls silent: a session must be open elsewhere before the node
+    /// counts as Down.
+    pub fn session_channel(&self, address: SocketAddr) -> Channel {
+        let credentials = self.clone();
+        lazy(address, PROMPT, move || credentials.client_config())
     }
 }
 
@@ -164,7 +172,7 @@ pub fn anonymous_channel(address: SocketAddr, root_pem: &str) -> Result<Channel,
         .with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec()];
     let config = Arc::new(config);
-    Ok(lazy(address, move || Ok(Arc::clone(&config))))
+    Ok(lazy(address, CALM, move || Ok(Arc::clone(&config))))
 }
 
 /// A channel that trusts anybody: only to fetch the root, whose digest the token pins.
@@ -177,11 +185,27 @@ pub fn unverified_channel(address: SocketAddr) -> Result<Channel, CredentialsErr
         .with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec()];
     let config = Arc::new(config);
-    Ok(lazy(address, move || Ok(Arc::clone(&config))))
+    Ok(lazy(address, CALM, move || Ok(Arc::clone(&config))))
 }
+
+/// How a connection finds out that the other end is gone.
+#[derive(Clone, Copy)]
+struct Ping {
+    /// Asked when nothing came for so long.
+    period: Duration,
+    /// The answer must come within this.
+    timeout: Duration,
+}
+
+const CALM: Ping = Ping { period: Duration::from_secs(5), timeout: Duration::from_secs(5) };
+const PROMPT: Ping = Ping {
+    period: Duration::from_millis(SESSION_PING_PERIOD_MS),
+    timeout: Duration::from_millis(SESSION_PING_TIMEOUT_MS),
+};
 
 fn lazy(
     address: SocketAddr,
+    ping: Ping,
     config: impl Fn() -> Result<Arc<ClientConfig>, CredentialsError> + Send + Sync + 'static,
 ) -> Channel {
     let config = Arc::new(config);
@@ -202,8 +226,8 @@ fn lazy(
         }
     });
     Endpoint::from_static("http://manager.rswarm.invalid")
-        .http2_keep_alive_interval(Duration::from_secs(5))
-        .keep_alive_timeout(Duration::from_secs(5))
+        .http2_keep_alive_interval(ping.period)
+        .keep_alive_timeout(ping.timeout)
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(8 << 20)
         .connect_with_connector_lazy(connector)

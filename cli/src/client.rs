@@ -8,8 +8,8 @@ use hyper_util::rt::TokioIo;
 use rswarm_api::pb;
 use rswarm_api::pb::control_api_client::ControlApiClient;
 use rswarm_api::pb::node_api_client::NodeApiClient;
-use rswarm_types::limits::CLIENT_RETRY_MS;
 use rswarm_types::RequestId;
+use rswarm_types::limits::CLIENT_RETRY_MS;
 use tokio::net::UnixStream;
 use tokio::time::Instant;
 use tonic::metadata::MetadataValue;
@@ -255,6 +255,7 @@ pub fn is_missing(refusal: &Error) -> bool {
 mod tests {
     use super::*;
     use rswarm_api::status::from_refusal;
+    use rswarm_types::Refusal;
 
     #[test]
     fn only_what_may_have_happened_is_uncertain() {

@@ -9,7 +9,7 @@ use rswarm_types::limits::OVERLAY_MTU;
 use rswarm_types::network::Network;
 use rswarm_types::node::{Node, NodeState};
 use rswarm_types::service::Service;
-use rswarm_types::spec::{PublishMode, Role};
+use rswarm_types::spec::{NetworkDriver, PublishMode, Role};
 use rswarm_types::task::{EndpointState, Task};
 use rswarm_types::task_state::TaskState;
 use rswarm_types::{NetworkId, NodeId, ServiceId};
@@ -29,7 +29,8 @@ pub fn assignments(snapshot: &Snapshot, id: NodeId) -> Option<Assignments> {
         .filter(|t| t.status.state >= TaskState::Assigned && is_wanted(t))
         .collect();
     let networks = networks_of(state, &tasks);
-    let local_ids: BTreeSet<NetworkId> = networks.iter().filter(|n| !n.ingress).map(|n| n.id).collect();
+    let is_shared = |n: &&AssignedNetwork| !n.ingress && n.driver == NetworkDriver::Overlay;
+    let local_ids: BTreeSet<NetworkId> = networks.iter().filter(is_shared).map(|n| n.id).collect();
     let (services, endpoints) = services_and_endpoints(state, &local_ids);
     Some(Assignments {
         log_id: snapshot.log_id(),
@@ -82,6 +83,10 @@ fn assigned_task(state: &State, task: &Task) -> AssignedTask {
 /// The networks of the node's tasks, and the ingress network, which every node has.
 fn networks_of(state: &State, tasks: &[&Task]) -> Vec<AssignedNetwork> {
     let mut wanted: BTreeSet<NetworkId> = tasks.iter().flat_map(|t| t.attachments.iter().map(|a| a.network)).collect();
+    // `host` and `none` have no addresses to attach with.
+    let named =
+        tasks.iter().flat_map(|t| t.spec.task.networks.iter().filter_map(|n| n.target.parse::<NetworkId>().ok()));
+    wanted.extend(named);
     wanted.extend(state.networks().filter(|n| n.spec.ingress).map(|n| n.id));
     wanted.into_iter().filter_map(|id| state.network(id)).map(|n| assigned_network(n)).collect()
 }

@@ -16,7 +16,7 @@ use prost::Message;
 use rswarm_api::{Wire, pb};
 use rswarm_raft::{LogPosition, MemberId, ProposeError as RaftProposeError};
 use rswarm_types::command::{Answer, Body, Caller, Command};
-use rswarm_types::limits::FEATURE_LEVEL;
+use rswarm_types::limits::{FEATURE_LEVEL, MANAGER_STALE_MS};
 use rswarm_types::{Refusal, RequestId, TimestampMs};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -163,6 +163,16 @@ impl Consensus {
     pub fn leads(&self) -> bool {
         let status = self.inner.engine.status();
         status.is_leader() && self.inner.current.borrow().led_by == status.term
+    }
+
+    /// Whether this manager leads with a majority, or heard the leader, lately enough.
+    pub fn hears_leader(&self) -> bool {
+        let status = self.inner.engine.status();
+        // A leader that is the only voter is its own majority.
+        if status.is_leader() && status.voters.len() == 1 {
+            return true;
+        }
+        status.leader.is_some() && status.contact_ms.is_some_and(|ms| ms <= MANAGER_STALE_MS)
     }
 
     /// The leader's address, if one is known and it is not this manager.

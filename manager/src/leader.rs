@@ -16,6 +16,8 @@ use crate::roles;
 
 /// How often nodes are judged.
 const HEALTH_PERIOD: Duration = Duration::from_millis(100);
+/// A leader that wakes so much later than it wanted was stopped: what it missed is not the nodes' silence.
+const OVERSLEPT: Duration = Duration::from_millis(1_000);
 /// How often everything is looked at, whatever changed: it must find nothing to do.
 const FULL_PASS_PERIOD: Duration = Duration::from_secs(10);
 /// How often a membership that is on its way is taken a step further.
@@ -123,7 +125,12 @@ async fn sleep_until(wake_at: Option<TimestampMs>, now: TimestampMs) {
 }
 
 async fn judge(consensus: &Consensus, liveness: &Liveness, term: u64) {
+    let mut has_slept = false;
     while reigns(consensus, term) {
+        // Without a majority no session is open; in a stopped process none is read.
+        if has_slept || !consensus.hears_leader() {
+            liveness.was_deaf();
+        }
         for body in liveness.verdicts(&consensus.local(), consensus.now()) {
             if let Body::SetNodeState { node, state, message, .. } = &body {
                 tracing::info!(node.id = %node, %state, message, "node state changes");
@@ -132,7 +139,9 @@ async fn judge(consensus: &Consensus, liveness: &Liveness, term: u64) {
                 tracing::warn!(%error, "node state not committed");
             }
         }
+        let asleep = Instant::now();
         tokio::time::sleep(HEALTH_PERIOD).await;
+        has_slept = asleep.elapsed() > HEALTH_PERIOD + OVERSLEPT;
     }
 }
 

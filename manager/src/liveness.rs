@@ -31,7 +31,7 @@ struct Heard {
 #[derive(Debug)]
 struct Ears {
     nodes: BTreeMap<NodeId, Heard>,
-    /// When this manager became leader.
+    /// When this manager became leader, or could hear again.
     elected: Instant,
 }
 
@@ -55,6 +55,11 @@ impl Liveness {
     /// A new term of leadership: everybody gets the full time again.
     pub fn elected(&self) {
         *self.lock() = Ears { nodes: BTreeMap::new(), elected: Instant::now() };
+    }
+
+    /// This leader could hear nobody until now: silence counts from here.
+    pub fn was_deaf(&self) {
+        self.lock().elected = Instant::now();
     }
 
     /// Facts of one manager's sessions.

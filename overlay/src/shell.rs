@@ -18,6 +18,7 @@ use crate::gateway;
 use crate::model::ruleset::Table;
 use crate::model::{Change, NamespaceKey, World, names};
 use crate::net::kernel::{Kernel, KernelError};
+use crate::net::namespaces;
 use crate::netd::Reply;
 use crate::overlay::OverlayError;
 use crate::ports::HostPorts;
@@ -192,6 +193,12 @@ impl Shell {
         self.stale = mounted.into_iter().collect();
         self.read_stale()?;
         self.was_read = true;
+        if self.kernel.enter(NamespaceKey::Host, || Ok(namespaces::drops_by_old_iptables()))? {
+            tracing::warn!(
+                "iptables-legacy drops forwarded packets, and with them published ports and the way out; allow ours: \
+                 iptables-legacy -I FORWARD -i rswarm_+ -j ACCEPT && iptables-legacy -I FORWARD -o rswarm_+ -j ACCEPT"
+            );
+        }
         Ok(())
     }
 

@@ -20,6 +20,11 @@ pub const HEARTBEAT_PERIOD_MS: u64 = 500;
 /// Six missed heartbeats: a busy host is late, not gone.
 pub const HEARTBEAT_TIMEOUT_MS: u64 = 3_000;
 const _: () = assert!(6 * HEARTBEAT_PERIOD_MS <= HEARTBEAT_TIMEOUT_MS);
+/// A worker that heard nothing of its manager for so long asks whether it is there, in milliseconds.
+pub const SESSION_PING_PERIOD_MS: u64 = 500;
+/// A manager that does not answer within this is given up for the next one, in milliseconds.
+pub const SESSION_PING_TIMEOUT_MS: u64 = 1_000;
+const _: () = assert!(SESSION_PING_PERIOD_MS + SESSION_PING_TIMEOUT_MS < HEARTBEAT_TIMEOUT_MS);
 /// A manager without contact with a leader for so long closes its sessions, in milliseconds.
 pub const MANAGER_STALE_MS: u64 = 1_500;
 const _: () = assert!(MANAGER_STALE_MS < HEARTBEAT_TIMEOUT_MS);

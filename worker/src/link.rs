@@ -109,7 +109,7 @@ impl Stream for Messages {
 impl Link for GrpcLink {
     async fn connect(&self, manager: SocketAddr) -> Result<Connection, String> {
         // A channel of its own, so that a renewed certificate is used.
-        let channel = self.credentials.channel(manager);
+        let channel = self.credentials.session_channel(manager);
         let mut client = pb::dispatcher_client::DispatcherClient::new(channel.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);

@@ -154,7 +154,7 @@ impl Session {
                     send(arrival, Down::Settled { index }).await
                 }
                 _ = check.tick() => {
-                    if hears_leader(&self.consensus) {
+                    if self.consensus.hears_leader() {
                         contact = Instant::now();
                     }
                     if heard.elapsed() > SILENCE_MAX {
@@ -260,16 +260,6 @@ impl Session {
 fn same_orders(a: &Assignments, b: &Assignments) -> bool {
     let plain = |x: &Assignments| Assignments { log_id: LogId::default(), now: Default::default(), ..x.clone() };
     plain(a) == plain(b)
-}
-
-/// Whether this manager leads with a majority, or heard the leader, lately enough.
-fn hears_leader(consensus: &Consensus) -> bool {
-    let status = consensus.engine().status();
-    // A leader that is the only voter is its own majority.
-    if status.is_leader() && status.voters.len() == 1 {
-        return true;
-    }
-    status.leader.is_some() && status.contact_ms.is_some_and(|ms| ms <= MANAGER_STALE_MS)
 }
 
 async fn send(arrival: &Arrival, message: Down) -> Result<(), Option<End>> {

@@ -7,9 +7,12 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::process::Command;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
+
+use crate::model::names;
 
 /// What `statfs` says of a mounted namespace.
 const NSFS_MAGIC: i64 = 0x6e73_6673;
@@ -119,6 +122,20 @@ pub fn write_sysctl(name: &str, value: &str) -> io::Result<()> {
 pub fn read_sysctl(name: &str) -> Option<String> {
     let text = fs::read_to_string(Path::new("/proc/sys").join(name)).ok()?;
     Some(text.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+/// Whether the old iptables of the calling thread's namespace drops what it does not know of what
+/// is forwarded. nftables does not show it.
+pub fn drops_by_old_iptables() -> bool {
+    let tables = fs::read_to_string("/proc/thread-self/net/ip_tables_names").unwrap_or_default();
+    if !tables.lines().any(|table| table == "filter") {
+        return false;
+    }
+    let listed = Command::new("iptables-legacy").args(["-S", "FORWARD"]).output();
+    listed.is_ok_and(|output| {
+        let rules = String::from_utf8_lossy(&output.stdout);
+        rules.contains("-P FORWARD DROP") && !rules.contains(names::FORWARD_PREFIX)
+    })
 }
 
 /// Whether the calling thread's namespace has this address on an interface.
