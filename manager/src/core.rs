@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -71,19 +72,22 @@ impl Core {
     }
 
     /// Ends all tasks and then the engine. A leader hands over first.
-    pub async fn stop(&self) {
+    pub fn stop(&self) -> BoxFuture<'static, ()> {
         let engine = Arc::clone(self.consensus.engine());
         let status = engine.status();
         let heir = status.voters.keys().copied().find(|m| *m != status.member).filter(|_| status.is_leader());
-        if let Some(heir) = heir {
-            // A hand-over that fails costs an election, no more.
-            let _ = tokio::time::timeout(Duration::from_secs(1), engine.transfer(heir)).await;
-        }
-        self.stop.cancel();
-        self.tasks.close();
-        if tokio::time::timeout(STOP_DEADLINE, self.tasks.wait()).await.is_err() {
-            tracing::warn!(left = self.tasks.len(), "manager tasks left behind");
-        }
-        engine.shutdown().await;
+        let (stop, tasks) = (self.stop.clone(), self.tasks.clone());
+        Box::pin(async move {
+            if let Some(heir) = heir {
+                // A hand-over that fails costs an election, no more.
+                let _ = tokio::time::timeout(Duration::from_secs(1), engine.transfer(heir)).await;
+            }
+            stop.cancel();
+            tasks.close();
+            if tokio::time::timeout(STOP_DEADLINE, tasks.wait()).await.is_err() {
+                tracing::warn!(left = tasks.len(), "manager tasks left behind");
+            }
+            engine.shutdown().await;
+        })
     }
 }

@@ -109,7 +109,9 @@ impl Manager {
         raft_config.snapshot_every = config.snapshot_interval;
         let peers = GrpcPeers::new(config.credentials);
         let (machine, current, feed) = Machine::new();
-        let raft = open_raft(raft_config, peers.clone(), machine).await?;
+        let raft = Raft::<TokioRuntime>::start(raft_config, Arc::new(peers.clone()), machine)
+            .await
+            .map_err(ManagerError::Start)?;
         let core = Core::start(Arc::new(raft.clone()), Arc::new(peers.clone()), current, feed, config.edge);
         Ok(Self { core, peers, cluster: config.cluster, node: config.node, member: config.member, raft })
     }
@@ -189,16 +191,6 @@ impl Manager {
         let mut watch = self.core.consensus.watch();
         let known = watch.wait_for(|s| s.state.cluster().is_some());
         tokio::time::timeout(within, known).await.is_ok_and(|r| r.is_ok())
-    }
-}
-
-/// Starts Raft from a thread of its own: the compiler cannot prove the engine's start `Send`, although it is.
-async fn open_raft(config: Config, peers: GrpcPeers, machine: Machine) -> Result<Raft<TokioRuntime>, ManagerError> {
-    let handle = tokio::runtime::Handle::current();
-    let start = move || handle.block_on(Raft::start(config, Arc::new(peers), machine));
-    match tokio::task::spawn_blocking(start).await {
-        Ok(started) => started.map_err(ManagerError::Start),
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
 }
 

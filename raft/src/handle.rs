@@ -1,6 +1,7 @@
 //! One running member.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +37,9 @@ impl<R: AsyncRuntime> Clone for Raft<R> {
         Self { inner: Arc::clone(&self.inner) }
     }
 }
+
+/// A member that comes up; behind generics, callers could not see that it may move between threads.
+pub type Starting<T> = Pin<Box<dyn Future<Output = Result<T, StartError>> + Send>>;
 
 pub(crate) type Engine<R> = openraft::Raft<TypeConfig<R>, Applier>;
 
@@ -164,12 +168,8 @@ impl<R: AsyncRuntime> Raft<R> {
     ///
     /// # Errors
     /// When a setting is refused, or what is stored cannot be trusted.
-    pub async fn start(
-        config: Config,
-        transport: Arc<dyn Transport>,
-        machine: impl StateMachine,
-    ) -> Result<Self, StartError> {
-        Self::start_boxed(config, transport, Box::new(machine)).await
+    pub fn start(config: Config, transport: Arc<dyn Transport>, machine: impl StateMachine) -> Starting<Self> {
+        Box::pin(Self::start_boxed(config, transport, Box::new(machine)))
     }
 
     pub(crate) async fn start_boxed(

@@ -30,7 +30,7 @@ pub use compiled::compiled;
 pub use config::{Config, ConfigError};
 pub use crypt::KeysError;
 pub use disk::{Disk, DiskFile, Fault, Folder, MemoryDisk, Operation};
-pub use handle::{BootstrapError, ProposeError, Proposed, Raft, ReadError, StartError};
+pub use handle::{BootstrapError, ProposeError, Proposed, Raft, ReadError, StartError, Starting};
 pub use limits::{COMMAND_BYTES, MESSAGE_BYTES, SNAPSHOT_CHUNK_BYTES};
 pub use log::{LogError, WriterMode};
 pub use machine::{Halt, SnapshotSource, StateMachine};

@@ -29,6 +29,7 @@ pub const DEMO: &[Package] = &[
 /// What the tests use besides.
 pub const TESTS: &[Package] = &[
     package("apache2-utils", "htpasswd"),
+    package("busybox-static", "busybox"),
     package("conntrack", "conntrack"),
     package("dnsutils", "dig"),
     package("iputils-ping", "ping"),
@@ -36,6 +37,21 @@ pub const TESTS: &[Package] = &[
     package("runc", "runc"),
     package("strace", "strace"),
     package("tcpdump", "tcpdump"),
+];
+
+/// What the benchmark measures beside us.
+pub const PEERS: &[Package] = &[
+    package("crun", "crun"),
+    package("docker.io", "dockerd"),
+    package("etcd-server", "etcd"),
+    package("runc", "runc"),
+];
+
+/// Services that come with these packages: they shall not start with the machine either.
+const SERVICES: &[(&str, &[&str])] = &[
+    ("docker-registry", &["docker-registry"]),
+    ("docker.io", &["docker.service", "docker.socket", "containerd"]),
+    ("etcd-server", &["etcd"]),
 ];
 
 /// Installs what is missing, and starts none of the services that come with it.
@@ -61,8 +77,10 @@ pub fn ensure(packages: &[&[Package]]) -> Result<()> {
         sh::run(&mut sh::command("apt-get", &["-o", LOCK, "update", "-qq"]))?;
         sh::run(&mut apt(&missing))?;
     }
-    if missing.contains(&"docker-registry") && Path::new("/run/systemd/system").exists() {
-        sh::run(&mut sh::command("systemctl", &["disable", "docker-registry"]))?;
+    if sh::has("systemctl") {
+        for (_, services) in SERVICES.iter().filter(|(name, _)| missing.contains(name)) {
+            sh::run(sh::command("systemctl", &["disable", "--quiet"]).args(*services))?;
+        }
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Build chores: `cargo xtask COMMAND`. Standard library only, so that it builds with nothing but Rust.
 #![expect(clippy::print_stdout, reason = "a tool for people at a terminal")]
 
+mod bench;
 mod ci;
 mod demo;
 mod deps;
@@ -27,6 +28,10 @@ cargo xtask COMMAND
                       a look even if a step fails
   demo --down         remove everything that the demo left
   test [--quick]      every test; --quick leaves out those with hosts as network namespaces
+  bench [NAME…] [--peer]
+                      measure the release build, all or create, containers, leader,
+                      node, writes, scheduler; --peer installs Docker, etcd, runc
+                      and crun and measures them in the same run
   ci                  fmt, clippy, tidy, deps, then test
   tidy                the house rules that no compiler checks
   deps                licences, sources and duplicates of what we depend on
@@ -55,6 +60,7 @@ fn run(args: &[String]) -> Result<ExitCode> {
         ["demo", "--down"] => demo::down(),
         ["test"] => test::run(false),
         ["test", "--quick"] => test::run(true),
+        ["bench", rest @ ..] => bench::run(rest),
         ["ci"] => ci::run(),
         ["tidy"] => tidy::run(),
         ["deps"] => deps::run(),

@@ -1,6 +1,6 @@
 //! One host: its namespaces, disk and processes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::Signal;
 
 use super::command::{self, Output, tool};
-use super::process::Identity;
+use super::process::{self, Identity};
 use super::wait::until;
 use super::{SUBNET_V4, SUBNET_V6, cgroup, files, remove, shown, switch};
 
@@ -192,6 +192,21 @@ impl Host {
     #[must_use]
     pub fn cgroup_parent(&self) -> String {
         cgroup::parent(&self.lab, &self.name)
+    }
+
+    /// The processes called `name` in this host's containers; restarted ones are others.
+    #[must_use]
+    pub fn container_processes(&self, name: &str) -> BTreeSet<Identity> {
+        let parent = self.cgroup_parent();
+        let below = format!(":{parent}/");
+        // The host's own processes are in a leaf called `system`.
+        let is_contained = |pid: u32| {
+            let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+            cgroups.lines().filter_map(|line| line.split_once(&below)).any(|(_, leaf)| leaf != "system")
+        };
+        let named = |pid: u32| process::called(pid).as_deref() == Some(name);
+        let found = cgroup::processes(&parent).into_iter().filter(|pid| is_contained(*pid) && named(*pid));
+        found.filter_map(Identity::of).collect()
     }
 
     /// The log of the daemon, or of a process started by [`Host::spawn`].

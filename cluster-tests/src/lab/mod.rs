@@ -5,6 +5,7 @@
 //! name alone, so that it can be removed by whoever comes later.
 
 mod cgroup;
+pub mod cluster;
 mod command;
 mod files;
 mod host;
@@ -22,6 +23,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 pub use self::command::Output;
 pub use self::files::{binary, image};
 pub use self::host::Host;
+pub use self::process::Identity as Process;
 pub use self::remove::{gc, names, remove};
 pub use self::wait::until;
 

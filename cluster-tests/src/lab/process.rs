@@ -11,7 +11,7 @@ use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
 /// A process that a reused pid cannot be mistaken for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Identity {
     pub pid: u32,
     /// Clock ticks after boot, from /proc/PID/stat.
@@ -52,6 +52,13 @@ impl Identity {
         ensure!(self.is_alive(), "process {} has ended", self.pid);
         signal::kill(pid(self.pid), signal).with_context(|| format!("cannot send {signal} to process {}", self.pid))
     }
+}
+
+/// The name that a process was called by: the first word of its command line, without folders.
+pub fn called(pid: u32) -> Option<String> {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let first = String::from_utf8_lossy(line.split(|byte| *byte == 0).next()?).into_owned();
+    first.rsplit('/').next().map(str::to_owned)
 }
 
 /// The state letter and the start time; the name in between may hold anything, so count from its last parenthesis.

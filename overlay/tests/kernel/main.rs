@@ -486,3 +486,15 @@ fn cpu_time() -> std::time::Duration {
     let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
     std::time::Duration::from_millis(ticks * 10)
 }
+
+#[test]
+fn an_old_iptables_that_drops_is_recognised_until_ours_is_let_through() {
+    alone("an_old_iptables_that_drops_is_recognised_until_ours_is_let_through", || {
+        let is_dropping = rswarm_overlay::net::namespaces::drops_by_old_iptables;
+        assert!(!is_dropping());
+        sh("iptables-legacy -P FORWARD DROP");
+        assert!(is_dropping());
+        sh("iptables-legacy -I FORWARD -i rswarm_+ -j ACCEPT");
+        assert!(!is_dropping());
+    });
+}

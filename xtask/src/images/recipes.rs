@@ -112,7 +112,8 @@ fn busybox(name: &'static str, health: Option<Health>) -> Image {
         name,
         tag: "1.35",
         layers: vec![layer],
-        config: Config { cmd: &["sh"], env: &[PATH], health, ..Config::default() },
+        // Its programs do not listen to SIGTERM as a container's first process: tests shall not wait for the grace.
+        config: Config { cmd: &["sh"], env: &[PATH], stop_signal: "SIGKILL", health, ..Config::default() },
         verify: &["/bin/sh", "-c", "command -v httpd nc wget nslookup"],
     }
 }
