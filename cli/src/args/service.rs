@@ -31,8 +31,8 @@ later!(LaterCreate {
 /// Create a service
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "Example:\n  rswarm service create --name web --replicas 3 --publish 8080:80 nginx:1.27",
-    allow_missing_positional = true
+    override_usage = "rswarm service create [OPTIONS] IMAGE [COMMAND] [ARG]...",
+    after_help = "Example:\n  rswarm service create --name web --replicas 3 --publish 8080:80 nginx:1.27"
 )]
 pub struct Create {
     /// Node that tasks may run on, e.g. node.labels.zone==b; all given must hold
@@ -93,11 +93,9 @@ pub struct Create {
     pub flags: SpecFlags,
     #[command(flatten)]
     pub later: Later<LaterCreate>,
-    #[arg(value_name = "IMAGE")]
-    pub image: String,
-    /// Command and arguments in place of the image's
-    #[arg(value_name = "ARG", trailing_var_arg = true, allow_hyphen_values = true)]
-    pub args: Vec<String>,
+    /// Image, then a command and arguments in place of the image's: flags end at the image
+    #[arg(value_name = "IMAGE", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub image_and_args: Vec<String>,
 }
 
 /// List services

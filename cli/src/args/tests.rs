@@ -67,8 +67,8 @@ fn what_follows_the_image_is_the_containers() {
     let line = "rswarm service create -d --name web --host a:10.0.0.1 nginx --name x -d";
     let Command::Service(service) = parse_line(line).unwrap().command else { panic!() };
     let Service::Create(create) = *service else { panic!() };
-    assert_eq!((create.image.as_str(), create.name.as_str()), ("nginx", "web"));
-    assert_eq!(create.args, ["--name", "x", "-d"]);
+    assert_eq!(create.name, "web");
+    assert_eq!(create.image_and_args, ["nginx", "--name", "x", "-d"]);
     assert!(create.flags.wait.detach);
 }
 

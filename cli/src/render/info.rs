@@ -4,18 +4,13 @@ use std::fmt::Write;
 
 use rswarm_api::pb;
 use rswarm_types::id::to_base36;
-use rswarm_types::units::{Bytes, NanoCpus};
+use rswarm_types::units::Bytes;
 
 use crate::json::{Json, Object, list};
 
 /// An id in an answer; empty when there is none.
 fn id(bytes: &[u8]) -> String {
     <[u8; 16]>::try_from(bytes).map(|b| to_base36(u128::from_be_bytes(b))).unwrap_or_default()
-}
-
-fn cpus(info: &pb::NodeInfo) -> u64 {
-    // Billionths, as everywhere; a bare count is taken as one too.
-    if info.cpus >= 1_000_000 { info.cpus / 1_000_000_000 } else { info.cpus }
 }
 
 /// The node for templates, in the words of Docker's API where it has them.
@@ -47,7 +42,7 @@ pub fn info_json(info: &pb::NodeInfo) -> Json {
         .with("OSType", "linux")
         .with("Architecture", &info.architecture)
         .with("KernelVersion", &info.kernel)
-        .with("NCPU", cpus(info))
+        .with("NCPU", info.cpus)
         .with("MemTotal", info.memory)
         .with("DataDir", &info.data_dir)
         .with("DefaultRuntime", &info.runtime)
@@ -99,7 +94,7 @@ pub fn info_text(info: &pb::NodeInfo) -> String {
     line("Kernel Version", &info.kernel);
     line("Operating System", &info.operating_system);
     line("Architecture", &info.architecture);
-    line("CPUs", &NanoCpus(cpus(info) * 1_000_000_000).to_string());
+    line("CPUs", &info.cpus.to_string());
     line("Total Memory", &Bytes(info.memory).to_string());
     line("Data Dir", &info.data_dir);
     line("Insecure Registries", &info.insecure_registries.join(", "));

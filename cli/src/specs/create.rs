@@ -25,8 +25,10 @@ pub fn service_spec(args: &Create, around: &Surroundings<'_>) -> Result<ServiceS
     }
     spec.labels = problems.labels("--label", &args.label);
     let container = &mut spec.task.container;
-    container.image.clone_from(&args.image);
-    container.args.clone_from(&args.args);
+    if let Some((image, rest)) = args.image_and_args.split_first() {
+        container.image.clone_from(image);
+        container.args = rest.to_vec();
+    }
     container.labels = problems.labels("--container-label", &args.container_label);
     container.env = environment(args, around, &mut problems);
     container.groups.clone_from(&args.group);

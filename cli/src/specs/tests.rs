@@ -192,7 +192,7 @@ fn an_update_without_flags_changes_nothing_and_force_only_its_counter() {
 #[test]
 fn updates_add_replace_and_remove() {
     let old = created(
-        "-e A=1 -e B=2 -l x=1 --mount type=volume,src=v,dst=/v -p 8080:80 -p 9090:90/udp --constraint \
+        "-e A=1 -e B=2 -l x=1 --mount type=volume,src=vol,dst=/v -p 8080:80 -p 9090:90/udp --constraint \
          'node.role == worker' --host a:10.0.0.1 --host b:10.0.0.2 --dns 9.9.9.9 --cap-add NET_RAW --ulimit \
          nofile=1:1 --network front",
     );

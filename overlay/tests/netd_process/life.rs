@@ -112,6 +112,10 @@ async fn a_netd_that_hangs_is_killed_and_replaced() {
     let hung = client.hello().await.unwrap().pid;
     let pid = rustix::process::Pid::from_raw(hung.try_into().unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    // The signal is only queued: what runs on another processor may still answer.
+    while !std::fs::read_to_string(format!("/proc/{hung}/stat")).unwrap().contains(") T ") {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
     assert_eq!(client.load(&wanted).await.unwrap(), reply);
     assert_ne!(client.hello().await.unwrap().pid, hung);
     assert_eq!(space.dig(reply.sandboxes[0].udp_port, &["web"]), ["10.0.1.2"]);
