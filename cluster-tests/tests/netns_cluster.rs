@@ -58,7 +58,7 @@ fn five_hosts_join_by_tokens_and_every_manager_sees_them_all() {
     assert_eq!(cluster.running("web").len(), 1);
 
     // A worker leaves; it is Down, and may then be removed.
-    refused(cluster.host("m1"), "node rm w2").says(1, &["w2"]);
+    refused(cluster.host("m1"), "node rm w2").says(4, &["w2"]);
     must(cluster.host("w2"), "leave");
     cluster.until("w2 is Down", || cluster.is_down("w2"));
     cluster.run("node rm w2");

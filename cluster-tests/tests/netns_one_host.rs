@@ -39,6 +39,10 @@ fn a_service_comes_changes_and_goes_and_leaving_leaves_no_trace_in_the_kernel() 
     start(host).unwrap();
     load(host, "busybox").unwrap();
     refused(host, "service ls").says(5, &["this node is not part of a swarm", "rswarm init", "rswarm join"]);
+    until("its addresses are settled", Duration::from_secs(30), || {
+        !host.exec(&["ip", "address"]).unwrap().stdout.contains("tentative")
+    })
+    .unwrap();
     let before = kernel(host);
 
     let said = must(host, &format!("init --advertise-addr {}", host.address()));

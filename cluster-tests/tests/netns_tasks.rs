@@ -147,7 +147,7 @@ fn a_wrong_spec_is_refused_with_all_that_is_wrong_and_changes_nothing() {
     }
     for (line, code, said) in [
         ("service create --no-such-flag busybox:1.35".to_owned(), Some(2), "--no-such-flag"),
-        (format!("service create --network missing {BUSYBOX}"), Some(3), "missing"),
+        (format!("service create --network missing {BUSYBOX}"), Some(2), "missing"),
         (format!("service create --mount type=wrong,target=/x {BUSYBOX}"), Some(2), "wrong"),
         (format!("service create --secret s {BUSYBOX}"), Some(2), "--secret"),
         (format!("service create --update-failure-action rollback {BUSYBOX}"), Some(2), "rollback"),

@@ -218,8 +218,11 @@ fn netd_of(host: &Host) -> Vec<u32> {
     command_lines(host).into_iter().filter(|(_, line)| line.contains(" netd ")).map(|(pid, _)| pid).collect()
 }
 
+/// What stays of a shim is the reaper, which is told its container's first process; with the container's cgroups.
 fn shims_of(host: &Host) -> Vec<(u32, String)> {
-    command_lines(host).into_iter().filter(|(_, line)| line.contains(" shim ")).collect()
+    let cgroups = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let reapers = command_lines(host).into_iter().filter(|(_, line)| line.starts_with("rswarm-reaper "));
+    reapers.filter_map(|(pid, line)| Some((pid, cgroups(line.split(' ').nth(1)?)))).collect()
 }
 
 fn kill(pid: u32) {
@@ -287,7 +290,7 @@ fn a_published_port_that_something_else_holds_is_said_where_people_look() {
     cluster.until("m1 answers", || cluster.visit("m1", 8080, "").is_some());
     cluster.until("node inspect says it", || {
         let text = cluster.run("node inspect --pretty w1");
-        text.contains("8080/tcp") && text.contains("in use")
+        text.contains("8080/tcp") && text.contains("held by")
     });
     let json = cluster.run("node inspect w1");
     assert!(json.contains("8080"), "{json}");
@@ -296,7 +299,7 @@ fn a_published_port_that_something_else_holds_is_said_where_people_look() {
         "--detach --name host --publish published=8091,target=80,mode=host --constraint node.hostname==w1 {BUSYBOX} {HTTPD}"
     ));
     cluster.until("service ps says it", || {
-        cluster.tasks("host").iter().any(|t| t.error.contains("8091") && t.error.contains("in use"))
+        cluster.tasks("host").iter().any(|t| t.error.contains("8091") && t.error.contains("held by"))
     });
     w1.kill("holder").unwrap();
     cluster.until("w1 answers once the port is free", || cluster.visit("w1", 8080, "").is_some());

@@ -26,8 +26,7 @@ pub fn need_root(what: &str) -> Result<()> {
 /// Installs and builds what a lab needs; then a command to which arguments are added.
 pub fn prepare() -> Result<Command> {
     install::ensure(&[install::DEMO])?;
-    sh::run(&mut sh::command("cargo", &["build", "--package", "rswarm", "--bin", "rswarm"]))?;
-    build_program()?;
+    build()?;
     program()
 }
 
@@ -35,15 +34,16 @@ pub fn prepare() -> Result<Command> {
 pub fn program() -> Result<Command> {
     let path = binary("lab");
     if !path.exists() {
-        build_program()?;
+        build()?;
     }
     let mut command = sh::command(path, &[]);
     command.env("RSWARM_BIN", binary("rswarm"));
     Ok(command)
 }
 
-fn build_program() -> Result<()> {
-    sh::run(&mut sh::command("cargo", &["build", "--package", "rswarm-cluster-tests", "--bin", "lab"]))
+/// All programs at once, as the tests build them: each alone would build its dependencies with other features.
+fn build() -> Result<()> {
+    sh::run(&mut sh::command("cargo", &["build", "--workspace", "--bins"]))
 }
 
 /// A program of the workspace's debug build.

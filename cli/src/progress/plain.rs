@@ -10,6 +10,7 @@ pub struct Plain {
     overall: String,
     bars: BTreeMap<String, (String, String)>,
     is_verifying: bool,
+    is_converged: bool,
 }
 
 impl Plain {
@@ -35,9 +36,11 @@ impl Plain {
         }
         match &frame.verify {
             // The countdown is for those who watch; a file gets its start and its end.
-            Some(text) if !self.is_verifying || text.ends_with("converged") => line(text),
+            Some(text) if !self.is_verifying || (text.ends_with("converged") && !self.is_converged) => line(text),
             _ => {}
         }
+        // Said once: a service waits here for its slower neighbours.
+        self.is_converged = frame.verify.as_ref().is_some_and(|text| text.ends_with("converged"));
         self.is_verifying = frame.verify.is_some();
         out
     }

@@ -44,10 +44,12 @@ pub fn service_spec(args: &Create, around: &Surroundings<'_>) -> Result<ServiceS
     spec.task.networks = problems.each("--network", &args.network, parse_network);
     spec.endpoint.ports = problems.each("--publish", &args.publish, parse_publish).concat();
     flags::apply(&args.flags, &mut spec, &mut problems);
+    // What the managers would refuse is refused here too, before an image is looked up, and all at once.
+    for violation in validate::service_spec(&spec) {
+        problems.say(violation.to_string());
+    }
     problems.finish()?;
-    // What the managers would refuse is refused here, before an image is looked up.
-    let violations = validate::service_spec(&spec);
-    if violations.is_empty() { Ok(spec) } else { Err(Error::violations(&violations)) }
+    Ok(spec)
 }
 
 /// An address, in the form of the other readers.

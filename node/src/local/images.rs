@@ -19,13 +19,13 @@ const LOAD_BUFFER: usize = 1 << 20;
 
 type Report = Result<pb::ImageProgress, Status>;
 
-/// Where a transfer's steps go.
-struct Teller(mpsc::Sender<Report>);
+/// Where a transfer's steps go, and what a finished one is called.
+struct Teller(mpsc::Sender<Report>, &'static str);
 
 impl Teller {
     /// A full queue loses a step on the way, never the result.
     fn tell(&self, progress: PullProgress) {
-        let _ = self.0.try_send(Ok(shown(progress)));
+        let _ = self.0.try_send(Ok(shown(progress, self.1)));
     }
 }
 
@@ -49,7 +49,8 @@ fn auth(header: &str) -> Result<Option<RegistryAuth>, Status> {
     RegistryAuth::from_docker_header(header).map_err(|e| Status::invalid_argument(chain(&e)))
 }
 
-fn shown(progress: PullProgress) -> pb::ImageProgress {
+/// `done` is what a finished layer is called.
+fn shown(progress: PullProgress, done: &str) -> pb::ImageProgress {
     let layer = progress.layer.map(|d| d.to_string()).unwrap_or_default();
     let (status, current, total) = match progress.step {
         PullStep::Resolved(digest) => (format!("Digest: {digest}"), 0, 0),
@@ -58,7 +59,7 @@ fn shown(progress: PullProgress) -> pb::ImageProgress {
         PullStep::Uploading { done, total } => ("Pushing".into(), done, total),
         PullStep::Retrying(why) => (format!("Retrying: {why}"), 0, 0),
         PullStep::Unpacking => ("Extracting".into(), 0, 0),
-        PullStep::Done => ("Pull complete".into(), 0, 0),
+        PullStep::Done => (done.into(), 0, 0),
     };
     pb::ImageProgress { layer, status, current, total, done: String::new() }
 }
@@ -81,7 +82,7 @@ impl LocalApi {
     pub(super) async fn pull(&self, request: pb::PullImageRequest) -> Result<ProgressStream, Status> {
         let auth = auth(&request.registry_auth)?;
         let images = self.daemon.images.clone();
-        let (tell, reports) = self.reports();
+        let (tell, reports) = Self::reports("Pull complete");
         Ok(self.run(reports, async move {
             let image = images.pull(&request.reference, auth.as_ref(), move |step| tell.tell(step)).await?;
             Ok(image.repo_digests.first().cloned().unwrap_or_else(|| image.id.to_string()))
@@ -91,15 +92,15 @@ impl LocalApi {
     pub(super) async fn push(&self, request: pb::PullImageRequest) -> Result<ProgressStream, Status> {
         let auth = auth(&request.registry_auth)?;
         let images = self.daemon.images.clone();
-        let (tell, reports) = self.reports();
+        let (tell, reports) = Self::reports("Pushed");
         Ok(self.run(reports, async move {
             images.push(&request.reference, auth.as_ref(), move |step| tell.tell(step)).await
         }))
     }
 
-    fn reports(&self) -> (Teller, Reports) {
+    fn reports(done: &'static str) -> (Teller, Reports) {
         let (sender, receiver) = mpsc::channel(PROGRESS_QUEUE);
-        (Teller(sender.clone()), Reports { sender, receiver })
+        (Teller(sender.clone(), done), Reports { sender, receiver })
     }
 
     /// Runs a transfer to its end, even if the reader goes, and reports its result last.
