@@ -14,7 +14,8 @@ const TRANSFER: Duration = Duration::from_secs(1);
 /// Raft, with its runtime (tokio's or the simulator's) hidden.
 pub trait Engine: Send + Sync + 'static {
     fn status(&self) -> Status;
-    /// Resolves after the status next changes.
+    /// Resolves after the status next changes, counted from this call: made before a look at the status, it misses
+    /// nothing.
     fn changed(&self) -> BoxFuture<'static, ()>;
     fn propose(&self, command: Bytes) -> BoxFuture<'static, Result<(LogPosition, Bytes), ProposeError>>;
     /// The commit index, once a quorum confirmed that this member leads.

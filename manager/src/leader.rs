@@ -37,6 +37,7 @@ pub async fn lead(consensus: Consensus, liveness: Liveness, stop: CancellationTo
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
+            () = until_deposed(&consensus, term) => {}
             () = reign(&consensus, &liveness, term) => {}
         }
         tracing::info!(term, "this manager leads no more");
@@ -45,14 +46,28 @@ pub async fn lead(consensus: Consensus, liveness: Liveness, stop: CancellationTo
 
 async fn until_leading(consensus: &Consensus) {
     let mut watch = consensus.watch();
-    while !consensus.leads() {
+    loop {
+        let changed = consensus.engine().changed();
+        if consensus.leads() {
+            return;
+        }
         tokio::select! {
-            () = consensus.engine().changed() => {}
-            changed = watch.changed() => if changed.is_err() {
+            () = changed => {}
+            applied = watch.changed() => if applied.is_err() {
                 // The engine is gone; the caller's stop follows.
                 std::future::pending::<()>().await;
             }
         }
+    }
+}
+
+async fn until_deposed(consensus: &Consensus, term: u64) {
+    loop {
+        let changed = consensus.engine().changed();
+        if !reigns(consensus, term) {
+            return;
+        }
+        changed.await;
     }
 }
 
@@ -98,7 +113,6 @@ async fn reconcile(consensus: &Consensus, term: u64) {
                 scope = everything(&consensus.local().state);
                 full_pass_at = Instant::now() + FULL_PASS_PERIOD;
             }
-            () = consensus.engine().changed() => scope = inbox.take(),
         }
     }
 }

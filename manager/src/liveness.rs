@@ -31,8 +31,27 @@ struct Heard {
 #[derive(Debug)]
 struct Ears {
     nodes: BTreeMap<NodeId, Heard>,
+    /// When a node's newest session was first seen in the state: to open one is a sign of life, and what is heard of it
+    /// comes later.
+    opened: BTreeMap<NodeId, (u64, Instant)>,
     /// When this manager became leader, or could hear again.
     elected: Instant,
+}
+
+impl Ears {
+    fn new() -> Self {
+        Self { nodes: BTreeMap::new(), opened: BTreeMap::new(), elected: Instant::now() }
+    }
+
+    /// Since when a node is silent, at the least.
+    fn silent_since(&mut self, node: &Node) -> Instant {
+        let opened = self.opened.entry(node.id).or_insert_with(|| (node.session_epoch, Instant::now()));
+        if opened.0 < node.session_epoch {
+            *opened = (node.session_epoch, Instant::now());
+        }
+        let heard = self.nodes.get(&node.id).filter(|h| h.epoch == node.session_epoch);
+        heard.map_or(opened.1, |h| h.at.max(opened.1)).max(self.elected)
+    }
 }
 
 /// The leader's ears. Cheap to clone.
@@ -43,7 +62,7 @@ pub struct Liveness {
 
 impl Default for Liveness {
     fn default() -> Self {
-        Self { ears: Arc::new(Mutex::new(Ears { nodes: BTreeMap::new(), elected: Instant::now() })) }
+        Self { ears: Arc::new(Mutex::new(Ears::new())) }
     }
 }
 
@@ -54,7 +73,7 @@ impl Liveness {
 
     /// A new term of leadership: everybody gets the full time again.
     pub fn elected(&self) {
-        *self.lock() = Ears { nodes: BTreeMap::new(), elected: Instant::now() };
+        *self.lock() = Ears::new();
     }
 
     /// This leader could hear nobody until now: silence counts from here.
@@ -109,12 +128,14 @@ impl Liveness {
 
     /// Which nodes change their state now, by the rules of DESIGN §4a.
     pub fn verdicts(&self, snapshot: &Snapshot, now: TimestampMs) -> Vec<Body> {
-        let ears = self.lock();
-        snapshot.state.nodes().filter_map(|node| verdict(&ears, node, now)).collect()
+        let mut ears = self.lock();
+        ears.opened.retain(|id, _| snapshot.state.node(*id).is_some());
+        snapshot.state.nodes().filter_map(|node| verdict(&mut ears, node, now)).collect()
     }
 }
 
-fn verdict(ears: &Ears, node: &Node, now: TimestampMs) -> Option<Body> {
+fn verdict(ears: &mut Ears, node: &Node, now: TimestampMs) -> Option<Body> {
+    let silent_since = ears.silent_since(node);
     if matches!(node.status.state, NodeState::Down | NodeState::Disconnected) {
         return None;
     }
@@ -133,9 +154,8 @@ fn verdict(ears: &Ears, node: &Node, now: TimestampMs) -> Option<Body> {
     if now < node.status.grace_until {
         return None;
     }
-    let last = heard.map_or(ears.elected, |h| h.at.max(ears.elected));
     let admitted_ago = now.since(node.admitted);
-    let silent = last.elapsed().min(admitted_ago);
+    let silent = silent_since.elapsed().min(admitted_ago);
     if silent < Duration::from_millis(HEARTBEAT_TIMEOUT_MS) {
         return None;
     }
@@ -145,4 +165,79 @@ fn verdict(ears: &Ears, node: &Node, now: TimestampMs) -> Option<Body> {
 
 fn may_be_excused(node: &Node, now: TimestampMs) -> bool {
     node.status.grace_at == TimestampMs(0) || now.since(node.status.grace_at).as_millis() >= u128::from(GRACE_PERIOD_MS)
+}
+
+#[cfg(test)]
+mod tests {
+    use rswarm_types::RequestId;
+    use rswarm_types::command::{Caller, Command};
+    use rswarm_types::node::NodeDescription;
+
+    use super::*;
+    use crate::orchestrate::harness::{MANAGER, init};
+
+    fn apply(snapshot: &mut Snapshot, index: u64, at: TimestampMs, body: Body) {
+        let caller = Caller::default();
+        let command = Command { at, wall: at, request: RequestId::default(), caller, needs_level: 1, body };
+        snapshot.state.apply(index, &command, [0; 32]).result.unwrap();
+    }
+
+    fn open(snapshot: &mut Snapshot, index: u64, at: TimestampMs) {
+        let body = Body::OpenSession {
+            node: MANAGER,
+            boot_id: "boot".into(),
+            description: Box::new(NodeDescription::default()),
+            address: None,
+            raft_lost: false,
+            sandboxes: Vec::new(),
+        };
+        apply(snapshot, index, at, body);
+    }
+
+    /// One node with a session opened at once, at entry 3.
+    fn cluster() -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        apply(&mut snapshot, 1, TimestampMs(1), init());
+        open(&mut snapshot, 3, TimestampMs(1));
+        snapshot
+    }
+
+    fn fact(epoch: u64) -> SessionFact {
+        SessionFact { node: MANAGER, epoch, applied: 0, silent_ms: 0, leaving: None, is_open: true }
+    }
+
+    async fn wait(ms: u64) {
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_just_opened_is_not_silence_although_nothing_was_heard_of_it() {
+        let (liveness, mut snapshot) = (Liveness::default(), cluster());
+        liveness.absorb(MemberId(1), &[fact(3)]);
+        assert_eq!(liveness.verdicts(&snapshot, TimestampMs(1)), []);
+        wait(HEARTBEAT_TIMEOUT_MS * 5).await;
+        let now = TimestampMs(1 + HEARTBEAT_TIMEOUT_MS * 5);
+        assert_eq!(liveness.verdicts(&snapshot, now).len(), 1, "the old session is silent");
+        open(&mut snapshot, 9, now);
+        assert_eq!(liveness.verdicts(&snapshot, now), [], "the new one is not yet");
+        wait(HEARTBEAT_TIMEOUT_MS - 1).await;
+        assert_eq!(liveness.verdicts(&snapshot, now), []);
+        wait(1).await;
+        assert_eq!(liveness.verdicts(&snapshot, now).len(), 1, "nothing was ever heard of the new session");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_counts_from_the_last_word_of_the_newest_session() {
+        let (liveness, snapshot) = (Liveness::default(), cluster());
+        let now = TimestampMs(HEARTBEAT_TIMEOUT_MS * 100);
+        for _ in 0..10 {
+            wait(HEARTBEAT_TIMEOUT_MS - 1).await;
+            liveness.absorb(MemberId(1), &[fact(3)]);
+            assert_eq!(liveness.verdicts(&snapshot, now), []);
+        }
+        wait(HEARTBEAT_TIMEOUT_MS).await;
+        assert_eq!(liveness.verdicts(&snapshot, now).len(), 1);
+        liveness.elected();
+        assert_eq!(liveness.verdicts(&snapshot, now), [], "a new leader counts from its election");
+    }
 }

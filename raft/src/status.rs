@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use futures::FutureExt;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{AsyncRuntime, Instant, RaftMetrics, ServerState};
@@ -95,9 +96,12 @@ impl<R: AsyncRuntime> Raft<R> {
         self.status_of(&metrics)
     }
 
-    /// Tells of changes to [`Self::status`].
+    /// Tells of changes to [`Self::status`] from this call on.
     pub fn watch(&self) -> StatusWatch<R> {
-        StatusWatch { metrics: self.inner.engine.metrics(), raft: self.clone() }
+        let mut metrics = self.inner.engine.metrics();
+        // The engine gives a copy of a receiver that has seen nothing yet: to it everything is new.
+        let _ = metrics.changed().now_or_never();
+        StatusWatch { metrics, raft: self.clone() }
     }
 
     fn status_of(&self, metrics: &RaftMetrics<TypeConfig<R>>) -> Status {

@@ -305,3 +305,21 @@ async fn a_missing_snapshot_is_refused_by_name() {
     let error = setup.start(&net, 1, Arc::new(disk)).await.map(drop).unwrap_err().to_string();
     assert!(error.starts_with("no raft snapshot in memory:snapshot reaches the purged log entry 1."), "{error}");
 }
+
+#[tokio::test]
+async fn a_new_watch_waits_for_what_happens_after_it_was_made() {
+    let net = Net::<Rt>::new();
+    let member = Setup::default().start(&net, 1, Arc::new(MemoryDisk::new())).await.unwrap();
+    form(&[&member]).await;
+    write(&[&member], "one").await;
+    // A look now and then may meet a heartbeat's round; one that is always over at once is a busy loop.
+    let mut looks = 0;
+    while futures::FutureExt::now_or_never(member.raft.watch().changed()).is_some() {
+        looks += 1;
+        assert!(looks < 10, "a new watch always says that something changed");
+    }
+    let mut watch = member.raft.watch();
+    write(&[&member], "two").await;
+    assert!(watch.changed().await.is_some());
+    member.raft.shutdown().await;
+}

@@ -8,6 +8,7 @@ use rswarm_types::NodeId;
 use rswarm_types::assignment::{Assignments, LogId};
 use rswarm_types::command::{Answer, Body};
 use rswarm_types::limits::MANAGER_STALE_MS;
+use rswarm_types::node::NodeState;
 use rswarm_types::session::{CloseReason, Down, Open, Up};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -70,6 +71,9 @@ async fn admit(
     }
     // A manager opens sessions only with a state that was confirmed since its start.
     let snapshot = consensus.read().await.map_err(|e| stale(e.to_string()))?;
+    if snapshot.state.cluster().is_none() {
+        return Err(stale("this manager's cluster is still being made".into()));
+    }
     if snapshot.state.node(node).is_none() {
         return Err(Some(removed(node)));
     }
@@ -248,6 +252,11 @@ impl Session {
         if node.session_epoch > self.epoch {
             let text = "a newer session of this node is open".to_owned();
             return Err(Some(End(CloseReason::Superseded, text)));
+        }
+        if node.session_epoch == self.epoch && node.status.state == NodeState::Down {
+            // The leader heard nothing of this session: only a new one makes the node Ready again.
+            let text = format!("the cluster counts this node as down ({}); open a new session", node.status.message);
+            return Err(Some(End(CloseReason::Stale, text)));
         }
         let orders =
             Down::Node { role: node.membership.role, member: node.membership.member, control: node.spec.control };

@@ -55,7 +55,7 @@ pub(super) struct Lab {
     seen: BTreeMap<TaskId, TaskState>,
 }
 
-const MANAGER: NodeId = NodeId(1);
+pub(crate) const MANAGER: NodeId = NodeId(1);
 
 impl Lab {
     /// A cluster whose manager takes no tasks, and these workers.
@@ -366,7 +366,8 @@ impl Lab {
     }
 }
 
-fn init() -> Body {
+/// A new cluster with one manager.
+pub(crate) fn init() -> Body {
     let network = |id, name: &str, driver, ingress| NetworkSpecWithId {
         id: NetworkId(id),
         spec: NetworkSpec { name: name.into(), driver, ingress, ..NetworkSpec::default() },

@@ -32,7 +32,7 @@ mod allocate;
 mod place;
 
 #[cfg(test)]
-mod harness;
+pub(crate) mod harness;
 #[cfg(test)]
 mod random_tests;
 #[cfg(test)]
