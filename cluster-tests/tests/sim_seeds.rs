@@ -1,9 +1,10 @@
 //! Fifty clusters under faults, each from its seed; and that a seed is all that decides.
 
-use rswarm_cluster_tests::sim::{command, run};
+use rswarm_cluster_tests::sim::{Event, Events, command, run};
 
 /// Runs seeds; the first that breaks something is told with the command that repeats it.
 fn all_hold(seeds: std::ops::Range<u64>) {
+    let mut events = Events::new();
     for seed in seeds {
         let outcome = run(seed);
         if let Some(violation) = outcome.violation {
@@ -13,6 +14,12 @@ fn all_hold(seeds: std::ops::Range<u64>) {
         }
         let counts = outcome.counts;
         assert!(counts.acknowledged > 0 && counts.entries > 100, "seed {seed} did nothing: {counts:?}");
+        for (event, count) in outcome.events {
+            *events.entry(event).or_default() += count;
+        }
+    }
+    for event in Event::ALL {
+        assert!(events.contains_key(&event), "in none of the seeds did this happen: {event:?}; {events:?}");
     }
 }
 

@@ -10,7 +10,7 @@ use rswarm_types::validate;
 
 use super::{Problems, Surroundings, choice, flags};
 use crate::args::service::Create;
-use crate::errors::{Error, Result};
+use crate::errors::Result;
 
 /// The spec that the flags describe, with the image as written.
 ///

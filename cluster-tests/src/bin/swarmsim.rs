@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use rswarm_cluster_tests::sim::{Outcome, command, run};
+use rswarm_cluster_tests::sim::{Events, Outcome, command, run};
 
 /// Lines of a failed run that are shown without --verbose.
 const LINES_SHOWN: usize = 30;
@@ -31,19 +31,27 @@ fn main() -> ExitCode {
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
     }
     let mut failed = 0;
+    let mut events = Events::new();
     for seed in arguments.seed..arguments.seed.saturating_add(arguments.iterations) {
         let outcome = run(seed);
         print(&outcome, arguments.verbose);
+        for (event, count) in outcome.events {
+            *events.entry(event).or_default() += count;
+        }
         failed += u64::from(outcome.violation.is_some());
     }
     if arguments.iterations > 1 {
-        println!("{} seeds, {failed} failed", arguments.iterations);
+        println!("{} seeds, {failed} failed; {}", arguments.iterations, words(&events));
     }
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+fn words(events: &Events) -> String {
+    events.iter().map(|(event, count)| format!("{event:?} {count}")).collect::<Vec<_>>().join(", ")
+}
+
 fn print(outcome: &Outcome, is_verbose: bool) {
-    let Outcome { seed, trace, hash, violation, counts, lasted } = outcome;
+    let Outcome { seed, trace, hash, violation, counts, events, lasted } = outcome;
     let shown = if is_verbose {
         trace.len()
     } else if violation.is_some() {
@@ -63,6 +71,9 @@ fn print(outcome: &Outcome, is_verbose: bool) {
         counts.terms,
         counts.acknowledged,
     );
+    if is_verbose {
+        println!("{}", words(events));
+    }
     if let Some(violation) = violation {
         println!("violated {violation}\nreplay with: {}", command(*seed));
     }

@@ -21,6 +21,7 @@ use super::kernel::{Kernel, wall};
 use super::link::SimLink;
 use super::manager::{Place, Serving};
 use super::network::{Death, HostId, Network, Process};
+use super::trace::Event;
 use super::witness::Witness;
 use crate::invariants::Violation;
 
@@ -41,6 +42,8 @@ pub struct Host {
     dice: Dice,
     disk: Mutex<Disk>,
     daemon: Mutex<Option<Daemon>>,
+    /// Held while a daemon starts or stops in order: there is one at a time.
+    gate: tokio::sync::Mutex<()>,
     tasks: TaskTracker,
 }
 
@@ -87,6 +90,7 @@ impl Host {
             dice,
             disk: Mutex::new(disk),
             daemon: Mutex::default(),
+            gate: tokio::sync::Mutex::default(),
             tasks: TaskTracker::new(),
             name,
         })
@@ -132,6 +136,7 @@ impl Host {
     }
 
     async fn begin(self: &Arc<Self>) {
+        let _gate = self.gate.lock().await;
         if self.process().is_some() {
             return;
         }
@@ -263,9 +268,20 @@ impl Host {
         self.kernel.cut_power();
     }
 
+    fn count_leader(&self, process: &Process) {
+        if process.serving().is_some_and(|serving| serving.core.consensus.leads()) {
+            self.network.trace().count(Event::LeaderLost);
+        }
+    }
+
     fn end(&self, death: Death) {
         let Some(daemon) = lock(&self.daemon).take() else { return };
         self.network.trace().note(format!("{} dies: {death:?}", self.name));
+        self.network.trace().count(match death {
+            Death::Killed => Event::Killed,
+            Death::Power => Event::PowerCut,
+        });
+        self.count_leader(&daemon.process);
         daemon.process.die(death);
         {
             let mut disk = lock(&self.disk);
@@ -297,8 +313,11 @@ impl Host {
     }
 
     async fn end_in_order(&self) {
+        let _gate = self.gate.lock().await;
         let Some(daemon) = lock(&self.daemon).take() else { return };
         self.network.trace().note(format!("{} stops", self.name));
+        self.network.trace().count(Event::StoppedInOrder);
+        self.count_leader(&daemon.process);
         daemon.worker.stop(Leaving::Restart).await;
         if let Some(serving) = daemon.process.serving() {
             serving.core.stop().await;

@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use super::dice::Dice;
 use super::network::Process;
-use super::trace::Trace;
+use super::trace::{Event, Trace};
 use super::witness::Witness;
 use crate::invariants::i12_convergence::Actual;
 use crate::invariants::i20_unique_addresses::InUse;
@@ -105,13 +105,18 @@ impl Kernel {
     }
 
     fn goes_wrong(&self, percent: u64) -> bool {
-        self.lock().is_troubled && self.inner.dice.chance(percent)
+        let goes_wrong = self.lock().is_troubled && self.inner.dice.chance(percent);
+        if goes_wrong {
+            self.inner.trace.count(Event::WorkFailed);
+        }
+        goes_wrong
     }
 
     /// A running container dies by itself.
     pub fn crash_one(&self, dice: &Dice) {
         let running: Vec<TaskId> = self.actual().running.into_iter().collect();
         if let Some(task) = dice.pick(&running) {
+            self.inner.trace.count(Event::ContainerDied);
             self.end(*task, if dice.chance(50) { 1 } else { 137 });
         }
     }

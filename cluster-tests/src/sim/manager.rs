@@ -113,7 +113,7 @@ impl StateMachine for Observed {
 
     fn restore(&mut self, at: LogPosition, membership: &Membership, snapshot: &mut dyn io::Read) -> io::Result<()> {
         self.machine.restore(at, membership, snapshot)?;
-        self.witness.applied(&self.name, &self.current.borrow());
+        self.witness.restored(&self.name, &self.current.borrow());
         Ok(())
     }
 }

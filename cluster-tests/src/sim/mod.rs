@@ -6,6 +6,7 @@
 
 mod run;
 pub use run::{Outcome, command, run};
+pub use trace::{Event, Events};
 
 pub mod dice;
 pub mod trace;

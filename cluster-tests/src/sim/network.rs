@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::dice::Dice;
 use super::manager::Serving;
-use super::trace::Trace;
+use super::trace::{Event, Trace};
 
 /// A host by its number, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -153,7 +153,9 @@ impl Network {
 
     /// Nothing from `from` reaches `to` any more.
     pub fn cut(&self, from: HostId, to: HostId) {
-        lock(&self.inner.cuts).insert((from, to));
+        if lock(&self.inner.cuts).insert((from, to)) {
+            self.inner.trace.count(Event::LinkCut);
+        }
     }
 
     pub fn mend(&self, from: HostId, to: HostId) {
@@ -192,6 +194,7 @@ impl Network {
         let weather = *lock(&self.inner.weather);
         let dice = &self.inner.dice;
         if dice.chance(weather.loss_percent) {
+            self.inner.trace.count(Event::MessageLost);
             return None;
         }
         Some(if dice.chance(weather.slow_percent) { dice.millis(1, weather.slow_ms) } else { dice.millis(1, 4) })
@@ -203,7 +206,11 @@ impl Network {
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
-        !self.is_cut(from, to)
+        let arrives = !self.is_cut(from, to);
+        if !arrives {
+            self.inner.trace.count(Event::MessageLost);
+        }
+        arrives
     }
 
     /// A call and its answer; what is lost on the way shows as a timeout.

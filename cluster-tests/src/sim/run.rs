@@ -12,7 +12,7 @@ use super::clients::Client;
 use super::cluster::Cluster;
 use super::dice::Dice;
 use super::faults;
-use super::trace::{Trace, hash};
+use super::trace::{Events, Trace, hash};
 use super::witness::Counts;
 use crate::invariants::Violation;
 
@@ -31,6 +31,8 @@ pub struct Outcome {
     pub hash: u64,
     pub violation: Option<Violation>,
     pub counts: Counts,
+    /// What hurt it.
+    pub events: Events,
     /// Virtual time that passed.
     pub lasted: Duration,
 }
@@ -64,8 +66,8 @@ async fn simulate(seed: u64) -> Outcome {
         () = story(&cluster) => {}
     }
     let (counts, violation, lasted) = (witness.counts(), witness.violation(), trace.elapsed());
-    let trace = trace.take();
-    Outcome { seed, hash: hash(&trace), trace, violation, counts, lasted }
+    let (events, trace) = (trace.events(), trace.take());
+    Outcome { seed, hash: hash(&trace), trace, violation, counts, events, lasted }
 }
 
 async fn story(cluster: &Arc<Cluster>) {

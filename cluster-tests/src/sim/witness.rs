@@ -10,7 +10,7 @@ use rswarm_types::spec::Protocol;
 use rswarm_types::{NodeId, RequestId, TaskId};
 use tokio_util::sync::CancellationToken;
 
-use super::trace::Trace;
+use super::trace::{Event, Trace};
 use crate::invariants::Violation;
 use crate::invariants::i01_acknowledged_writes::{Acknowledged, Write};
 use crate::invariants::i02_one_leader::Leaders;
@@ -101,6 +101,12 @@ impl Witness {
         let short = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]);
         self.trace.note(format!("{manager} applied {index} {short:08x}"));
         self.accuse_all(found);
+    }
+
+    /// A manager took a whole state, from its disk or from a peer.
+    pub fn restored(&self, manager: &str, snapshot: &Snapshot) {
+        self.trace.count(Event::SnapshotInstalled);
+        self.applied(manager, snapshot);
     }
 
     /// A member says that it leads.
