@@ -159,7 +159,7 @@ fn a_wrong_spec_is_refused_with_all_that_is_wrong_and_changes_nothing() {
         ("node demote self".to_owned(), None, "manager"),
         ("node rm self".to_owned(), None, "m1"),
         ("network create --driver overlay --subnet 10.0.0.0/24 ingress2".to_owned(), None, "10.0.0.0/24"),
-        ("network rm ingress".to_owned(), None, "ingress"),
+        ("network rm host".to_owned(), None, "host"),
         ("network inspect nothing".to_owned(), Some(3), "nothing"),
         ("volume inspect nothing".to_owned(), Some(3), "nothing"),
         ("image rm nothing".to_owned(), Some(3), "nothing"),
