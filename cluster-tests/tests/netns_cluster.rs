@@ -28,6 +28,14 @@ fn five_hosts_join_by_tokens_and_every_manager_sees_them_all() {
     let m1 = table.lines().find(|l| l.contains(" m1 ")).unwrap();
     assert!(m1.split_whitespace().nth(1) == Some("*"), "{m1}");
 
+    // A worker opens its one stream to a manager; only managers listen for the cluster.
+    let listeners = |name: &str| {
+        let said = cluster.host(name).exec(&["ss", "-Hlnt"]).unwrap().text().unwrap();
+        said.lines().filter_map(|line| line.split_whitespace().nth(3)).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert!(listeners("m1").iter().any(|address| address.ends_with(":2377")), "{:?}", listeners("m1"));
+    assert_eq!(listeners("w1"), [""; 0]);
+
     // A worker's command line gives no orders, until a manager allows it.
     let w1 = cluster.host("w1");
     refused(w1, "node ls").says(7, &["w1", "rswarm node update --control"]);

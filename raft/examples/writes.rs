@@ -4,81 +4,21 @@
 //! in two files and flushed, before it counts. The disk's own rate is that of one file: a write of one group and an
 //! `fdatasync`, one after the other.
 
-use std::collections::BTreeMap;
-use std::io::{Read, Write};
+mod shared;
+
+use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures::FutureExt;
-use futures::future::BoxFuture;
-use rswarm_raft::{
-    ClusterTag, Config, Folder, Halt, LogPosition, MemberId, Membership, Raft, SnapshotSource, StateMachine, Transport,
-    TransportError,
-};
-
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+use rswarm_raft::{Folder, Raft};
+use shared::{Failure, Net};
 
 const COMMAND_BYTES: usize = 1024;
 const MEASURED: Duration = Duration::from_secs(5);
 const WARM_UP: Duration = Duration::from_secs(1);
-
-/// Counts commands: the state machine costs nothing.
-#[derive(Default)]
-struct Count(u64);
-
-impl StateMachine for Count {
-    fn apply(&mut self, _: LogPosition, _: &[u8]) -> Result<Bytes, Halt> {
-        self.0 += 1;
-        Ok(Bytes::new())
-    }
-    fn applied_blank(&mut self, _: LogPosition) {}
-    fn applied_membership(&mut self, _: LogPosition, _: &Membership) {}
-    fn snapshot(&self) -> Box<dyn SnapshotSource> {
-        Box::new(Count(self.0))
-    }
-    fn restore(&mut self, _: LogPosition, _: &Membership, snapshot: &mut dyn Read) -> std::io::Result<()> {
-        let mut count = [0; 8];
-        snapshot.read_exact(&mut count)?;
-        self.0 = u64::from_le_bytes(count);
-        Ok(())
-    }
-}
-
-impl SnapshotSource for Count {
-    fn write(self: Box<Self>, out: &mut dyn Write) -> std::io::Result<()> {
-        out.write_all(&self.0.to_le_bytes())
-    }
-}
-
-/// Calls a member directly: the network costs nothing either.
-#[derive(Clone, Default)]
-struct Direct(Arc<Mutex<BTreeMap<MemberId, Raft>>>);
-
-impl Direct {
-    fn members(&self) -> std::sync::MutexGuard<'_, BTreeMap<MemberId, Raft>> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-}
-
-impl Transport for Direct {
-    fn call(
-        &self,
-        to: MemberId,
-        address: &str,
-        message: Bytes,
-        _: Duration,
-    ) -> BoxFuture<'static, Result<Bytes, TransportError>> {
-        let (peer, address) = (self.members().get(&to).cloned(), address.to_owned());
-        async move {
-            let unknown = TransportError::Unreachable { to, address, reason: "unknown".to_owned() };
-            Ok(peer.ok_or(unknown)?.handle(message).await)
-        }
-        .boxed()
-    }
-}
 
 /// Writes and flushes groups of `records` commands; commands per second.
 fn disk_rate(folder: &Path, records: usize) -> std::io::Result<f64> {
@@ -130,23 +70,14 @@ async fn measure(folder: &Path) -> Result<(), Failure> {
         let rate = disk_rate(folder, records)?;
         writeln!(out, "disk: groups of {records:3} commands: {rate:9.0} commands/s")?;
     }
-    let net = Direct::default();
+    let net = Net::default();
     let mut members = Vec::new();
     for id in 1..=3 {
         let disk = Arc::new(Folder::open(folder.join(id.to_string()))?);
-        let config = Config::new(ClusterTag([1; 16]), MemberId(id), disk);
-        let raft = Raft::start(config, Arc::new(net.clone()), Count::default()).await?;
-        net.members().insert(MemberId(id), raft.clone());
-        members.push(raft);
+        members.push(net.start(id, disk, |_| {}).await?);
     }
+    shared::form(&members).await?;
     let leader = &members[0];
-    leader.bootstrap(String::new()).await?;
-    leader.watch().until(rswarm_raft::Status::is_leader).await;
-    for raft in &members[1..] {
-        leader.add_learner(raft.member(), String::new()).await?;
-        leader.wait_caught_up(raft.member(), Duration::from_secs(10)).await?;
-        leader.promote_to_voter(raft.member()).await?;
-    }
     for clients in [1, 64, 256] {
         let (rate, median) = write_rate(leader, clients).await?;
         writeln!(out, "three members: {clients:3} clients: {rate:9.0} writes/s, median {median:?}")?;
@@ -154,7 +85,7 @@ async fn measure(folder: &Path) -> Result<(), Failure> {
     for raft in &members {
         raft.shutdown().await;
     }
-    net.members().clear();
+    net.clear();
     Ok(())
 }
 

@@ -116,10 +116,11 @@ impl<R: AsyncRuntime> RaftNetworkV2<TypeConfig<R>> for Link<R> {
     async fn append_entries(
         &mut self,
         rpc: AppendEntriesRequest<TypeConfig<R>>,
-        option: RPCOption,
+        _: RPCOption,
     ) -> Rpc<AppendEntriesResponse<TypeConfig<R>>, R> {
-        // The engine's time is that of a heartbeat; entries are answered only once they are durable.
-        let ttl = if rpc.entries.is_empty() { option.soft_ttl() } else { self.config.append_timeout() };
+        // The engine's time is that of a heartbeat, which it gives up on by itself. Entries are answered only once they
+        // are durable; and a peer that is short of processor time must not lose its place for that.
+        let ttl = self.config.append_timeout();
         match self.call(Request::Append(rpc), RPCTypes::AppendEntries, ttl).await? {
             Answer::Append(response) => Ok(response),
             _ => self.unexpected(),
@@ -131,7 +132,7 @@ impl<R: AsyncRuntime> RaftNetworkV2<TypeConfig<R>> for Link<R> {
         rpc: VoteRequest<TypeConfig<R>>,
         option: RPCOption,
     ) -> Rpc<VoteResponse<TypeConfig<R>>, R> {
-        match self.call(Request::Vote(rpc), RPCTypes::Vote, option.soft_ttl()).await? {
+        match self.call(Request::Vote(rpc), RPCTypes::Vote, option.hard_ttl()).await? {
             Answer::Vote(response) => Ok(response),
             _ => self.unexpected(),
         }
@@ -142,7 +143,7 @@ impl<R: AsyncRuntime> RaftNetworkV2<TypeConfig<R>> for Link<R> {
         rpc: VoteRequest<TypeConfig<R>>,
         option: RPCOption,
     ) -> Rpc<VoteResponse<TypeConfig<R>>, R> {
-        match self.call(Request::PreVote(rpc), RPCTypes::Vote, option.soft_ttl()).await? {
+        match self.call(Request::PreVote(rpc), RPCTypes::Vote, option.hard_ttl()).await? {
             Answer::Vote(response) => Ok(response),
             _ => self.unexpected(),
         }
@@ -167,7 +168,7 @@ impl<R: AsyncRuntime> RaftNetworkV2<TypeConfig<R>> for Link<R> {
         req: TransferLeaderRequest<TypeConfig<R>>,
         option: RPCOption,
     ) -> Rpc<TransferLeaderResponse<TypeConfig<R>>, R> {
-        match self.call(Request::TransferLeader(req), RPCTypes::TransferLeader, option.soft_ttl()).await? {
+        match self.call(Request::TransferLeader(req), RPCTypes::TransferLeader, option.hard_ttl()).await? {
             Answer::TransferLeader(response) => Ok(response),
             _ => self.unexpected(),
         }

@@ -119,3 +119,15 @@ pub(crate) fn membership(from: &EngineMembership) -> Membership {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    #[test]
+    fn the_engine_is_built_without_any_serialisation_of_its_own() {
+        let manifest = include_str!("../../Cargo.toml");
+        let line = manifest.lines().find(|line| line.starts_with("openraft = ")).unwrap();
+        assert!(line.contains("default-features = false") && !line.contains("serde"), "{line}");
+    }
+}

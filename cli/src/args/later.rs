@@ -1,10 +1,82 @@
-//! Flags that Docker has and we have not yet: read, so that they can be refused by name.
+//! Commands and flags that Docker has and we have not yet: known, so that they can be refused by name.
 
+use std::ffi::OsString;
 use std::marker::PhantomData;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Id};
 
 use crate::errors::{Error, Result};
+
+/// Commands that are not built yet, by their group.
+pub(super) const COMMANDS: &[(&str, &[&str])] = &[
+    (
+        "rswarm",
+        &[
+            "attach",
+            "commit",
+            "config",
+            "container",
+            "context",
+            "cp",
+            "create",
+            "diff",
+            "events",
+            "exec",
+            "export",
+            "history",
+            "inspect",
+            "kill",
+            "logs",
+            "pause",
+            "plugin",
+            "port",
+            "rename",
+            "restart",
+            "rm",
+            "run",
+            "search",
+            "secret",
+            "start",
+            "stats",
+            "stop",
+            "system",
+            "top",
+            "unpause",
+            "wait",
+        ],
+    ),
+    ("swarm", &["ca", "unlock", "unlock-key", "update"]),
+    ("stack", &["config"]),
+    ("network", &["connect", "disconnect", "prune"]),
+    ("volume", &["prune", "update"]),
+    ("image", &["build", "history", "import", "inspect", "prune", "save", "tag"]),
+];
+/// Docker's second names of commands that we have under one name.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("images", "image ls"),
+    ("load", "image load"),
+    ("pull", "image pull"),
+    ("push", "image push"),
+    ("rmi", "image rm"),
+];
+
+/// Says of an unknown command that it is not built yet, or where it is, if Docker has it.
+pub fn explain(error: clap::Error, line: &[OsString]) -> clap::Error {
+    let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidSubcommand) else { return error };
+    let before = line.iter().skip(1).map_while(|word| word.to_str().filter(|word| word != name));
+    let is_group = |word: &&str| COMMANDS.iter().any(|(group, _)| group == word);
+    let group = before.filter(is_group).last().unwrap_or("rswarm");
+    let path = if group == "rswarm" { format!("rswarm {name}") } else { format!("rswarm {group} {name}") };
+    let is_later = COMMANDS.iter().any(|(of, names)| *of == group && names.contains(&name.as_str()));
+    let elsewhere = ELSEWHERE.iter().find(|(other, _)| group == "rswarm" && other == name);
+    let text = match elsewhere {
+        Some((_, ours)) => format!("there is no \"{path}\": it is \"rswarm {ours}\"\n"),
+        None if is_later => format!("\"{path}\" is not built yet\n"),
+        None => return error,
+    };
+    clap::Error::raw(ErrorKind::InvalidSubcommand, text)
+}
 
 /// The flags of one command: names with whether they take a value.
 pub trait LaterFlags {

@@ -167,7 +167,8 @@ fn switches(tree: Tree) -> Tree {
 /// # Errors
 /// Clap's, for it to print: also `--help` and `--version`.
 pub fn parse(line: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Cli, clap::Error> {
-    let matches = command().try_get_matches_from(line)?;
+    let line: Vec<_> = line.into_iter().collect();
+    let matches = command().try_get_matches_from(&line).map_err(|error| later::explain(error, &line))?;
     Cli::from_arg_matches(&matches)
 }
 

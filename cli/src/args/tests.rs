@@ -111,3 +111,30 @@ fn aliases_and_the_hidden_swarm_are_known() {
     let help = command().render_long_help().to_string();
     assert!(!help.contains("Docker's place"), "{help}");
 }
+
+#[test]
+fn a_command_of_docker_that_is_not_built_yet_is_refused_by_name() {
+    for (line, text) in [
+        ("rswarm secret ls", "error: \"rswarm secret\" is not built yet\n"),
+        ("rswarm exec -it web.1 sh", "error: \"rswarm exec\" is not built yet\n"),
+        ("rswarm swarm unlock", "error: \"rswarm swarm unlock\" is not built yet\n"),
+        ("rswarm network prune", "error: \"rswarm network prune\" is not built yet\n"),
+        ("rswarm images", "error: there is no \"rswarm images\": it is \"rswarm image ls\"\n"),
+    ] {
+        let error = parse_line(line).unwrap_err();
+        assert_eq!((error.to_string().as_str(), error.exit_code()), (text, 2), "{line}");
+    }
+    let error = parse_line("rswarm servise ls").unwrap_err().to_string();
+    assert!(error.contains("unrecognized") && error.contains("service"), "{error}");
+}
+
+#[test]
+fn what_is_said_to_be_built_later_does_not_exist_now() {
+    let tree = command();
+    for (group, names) in later::COMMANDS {
+        let parent = if *group == "rswarm" { &tree } else { tree.find_subcommand(group).unwrap() };
+        for name in *names {
+            assert!(parent.find_subcommand(name).is_none(), "{group} {name}");
+        }
+    }
+}

@@ -14,6 +14,8 @@ pub const STATES: &str = "/run/rswarm-lab";
 pub const DISKS: &str = "/var/lib/rswarm-lab";
 /// Where the hosts' disks appear on the hosts, as on a real one.
 pub const DATA_DIR: &str = "/var/lib/rswarm";
+/// Where the daemon looks for its configuration: each host has its own.
+pub const CONFIG_DIR: &str = "/etc/rswarm";
 
 /// What holds a lab's namespaces and pids.
 pub fn state(lab: &str) -> PathBuf {
@@ -62,7 +64,10 @@ pub fn begin(lab: &str, is_kept: bool) -> Result<()> {
         // No overlay can be written on top of an overlay.
         tool(&["mount", "-t", "tmpfs", "-o", "mode=755", "rswarm-lab", &shown(&disk)])?;
     }
-    std::fs::create_dir_all(DATA_DIR).with_context(|| format!("cannot make {DATA_DIR}"))
+    for folder in [DATA_DIR, CONFIG_DIR] {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {folder}"))?;
+    }
+    Ok(())
 }
 
 /// Whether nobody will remove this lab: its owner has ended. A kept lab has no owner to wait for.

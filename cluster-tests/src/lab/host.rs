@@ -45,6 +45,7 @@ mkdir -p "$(dirname "$resolv")"
 [ -e "$resolv" ] || : > "$resolv"
 mount --bind "$disk/etc/resolv.conf" "$resolv"
 mount --bind "$disk/etc/hosts" /etc/hosts
+mount --bind "$disk/etc/rswarm" /etc/rswarm
 mount --bind "$disk/data" /var/lib/rswarm
 mount -t sysfs sysfs "$disk/new"
 mount --rbind /sys/fs/cgroup "$disk/new/fs/cgroup"
@@ -93,9 +94,11 @@ impl Host {
 
     /// Writes what [`Host::load`] reads, and the host's own configuration files.
     pub(super) fn save(&self, table: &[(String, u8)]) -> Result<()> {
-        for folder in ["data", "etc", "new"] {
+        for folder in ["data", "etc/rswarm", "new"] {
             std::fs::create_dir_all(self.disk().join(folder))?;
         }
+        let config = format!("cgroup-parent = \"{}\"\n", self.cgroup_parent());
+        std::fs::write(self.disk().join("etc/rswarm/config.toml"), config)?;
         std::fs::create_dir_all(self.state().join("run"))?;
         let mut text = format!("number {}\nbinary {}\n", self.number, self.binary.display());
         for arg in &self.daemon_args {
@@ -188,7 +191,7 @@ impl Host {
         self.state().join("run/rswarm.sock")
     }
 
-    /// The cgroup that the daemon is told to put containers below.
+    /// The cgroup that the host's configuration file tells the daemon to put containers below.
     #[must_use]
     pub fn cgroup_parent(&self) -> String {
         cgroup::parent(&self.lab, &self.name)
@@ -228,10 +231,8 @@ impl Host {
     /// # Errors
     /// If it runs already, or cannot be started.
     pub fn start_daemon(&self, more: &[&str]) -> Result<()> {
-        let parent = self.cgroup_parent();
         let (binary, args) = (shown(&self.binary), self.daemon_args.iter().map(String::as_str));
-        let mut words = vec![binary.as_str(), "daemon", "--data-dir", files::DATA_DIR, "--run-dir", RUN_DIR];
-        words.extend(["--cgroup-parent", &parent]);
+        let mut words = vec![binary.as_str(), "daemon"];
         words.extend(args.chain(more.iter().copied()));
         self.spawn(DAEMON, &words)
     }

@@ -55,8 +55,8 @@ fn remove_locked(lab: &str) -> Result<()> {
     }
     if names().is_empty() {
         cgroup::remove_root_if_empty();
-        // Only while no lab lives: its hosts have a disk mounted here.
-        for folder in [files::STATES, files::DISKS, files::DATA_DIR] {
+        // Only while no lab lives: its hosts have their own mounted here.
+        for folder in [files::STATES, files::DISKS, files::DATA_DIR, files::CONFIG_DIR] {
             let _ = std::fs::remove_dir(folder);
         }
     }

@@ -33,6 +33,13 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ("rswarm", "rswarm-worker", "the command line is a client; the daemon is composed in node"),
 ];
 
+/// Libraries that one crate hides from the others (the simulator may drive the engine underneath).
+const HIDDEN: &[(&str, &[&str], &str)] = &[
+    ("openraft", &["rswarm-raft", "rswarm-cluster-tests"], "raft hides its engine, so that another can take its place"),
+    ("openraft-rt", &["rswarm-raft", "rswarm-cluster-tests"], "raft hides its engine"),
+    ("sled", &["rswarm-runtime"], "sled holds only what can be rebuilt: the index of images"),
+];
+
 /// Every edge that the layers do not allow, crates that have no layer, and crates without the common lints.
 pub fn check(manifests: &[Manifest]) -> Vec<Finding> {
     let mut found = Vec::new();
@@ -64,6 +71,11 @@ pub fn check(manifests: &[Manifest]) -> Vec<Finding> {
                     found.push(finding(dependency.line, format!("crate {name} has no layer in xtask's table")))
                 }
                 _ => {}
+            }
+            let hidden =
+                HIDDEN.iter().find(|(hidden, owners, _)| *hidden == name && !owners.contains(&&*manifest.package));
+            if let Some((_, _, why)) = hidden {
+                found.push(finding(dependency.line, format!("{} must not import {name}: {why}", manifest.package)));
             }
             let refused = REFUSED.iter().find(|(from, to, _)| *from == manifest.package && *to == name);
             if let Some((_, _, why)) = refused.filter(|_| !dependency.is_dev) {
@@ -106,6 +118,10 @@ mod tests {
             ("rswarm-store", "serde", 0),
             ("rswarm-store", "rswarm-nobody", 1),
             ("xtask", "serde", 1),
+            ("rswarm-raft", "openraft", 0),
+            ("rswarm-manager", "openraft", 1),
+            ("rswarm-runtime", "sled", 0),
+            ("rswarm-worker", "sled", 1),
         ] {
             let found = reasons(package, &format!("[dependencies]\n{dependency}.workspace = true\n"));
             assert_eq!(found.len(), count, "{package} -> {dependency}: {found:?}");
