@@ -303,10 +303,9 @@ impl Agent {
             Event::View(answer) => {
                 self.observe();
                 let now = self.host.wall();
-                let views = self
-                    .tasks
-                    .iter()
-                    .filter_map(|(id, local)| view(*id, local, self.assigned.get(id).map(AsRef::as_ref), now));
+                let views = self.tasks.iter().filter_map(|(id, local)| {
+                    view(*id, local, self.assigned.get(id).map(AsRef::as_ref), &self.host.argv(*id), now)
+                });
                 // The asker may have gone.
                 let _ = answer.send(views.collect());
             }

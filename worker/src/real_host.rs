@@ -226,6 +226,10 @@ impl Host for RealHost {
         observed.collect()
     }
 
+    fn argv(&self, id: TaskId) -> Vec<String> {
+        self.runtime.argv(&id.to_string())
+    }
+
     fn changes(&self) -> BoxStream<'static, ()> {
         let exits = self.runtime.exits();
         stream::unfold(exits, |mut exits| async move {

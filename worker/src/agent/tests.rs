@@ -48,6 +48,7 @@ async fn a_task_is_prepared_started_and_reported() {
     assert_eq!(bench.host.done(), ["prepare 1", "start 1"]);
     let views = bench.worker.containers().await;
     assert_eq!((views.len(), views[0].state.as_str()), (1, "running"));
+    assert_eq!(views[0].command, "of the image");
     assert!(bench.worker.has_running().await);
     bench.host.end(TASK, 3);
     let status = session.until(TASK, |s| s.sandbox_gone).await;
