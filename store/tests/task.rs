@@ -131,6 +131,33 @@ fn reservations_and_host_ports_are_never_given_twice() {
 }
 
 #[test]
+fn a_node_never_gets_more_of_a_service_than_one_node_may_have() {
+    let mut cell = Cell::new();
+    let (node, other) = (cell.worker(2), cell.worker(3));
+    let mut limited = spec("web");
+    limited.task.placement.max_replicas_per_node = 2;
+    let service = cell.service(50, limited);
+    let another = cell.service(51, spec("db"));
+    cell.assigned(99, another, 1, node);
+    let first = cell.assigned(100, service, 1, node);
+    let second = cell.assigned(101, service, 2, node);
+    assert_eq!(cell.task(second).status.state, TaskState::Assigned);
+    let third = cell.assigned(102, service, 3, node);
+    assert_eq!(cell.task(third).status.state, TaskState::Pending, "two are there");
+    let place = |cell: &mut Cell, node| {
+        let version = cell.task(third).meta.version;
+        cell.reconcile(vec![Change::AssignTask { task: third, version, node }]);
+        cell.task(third).node
+    };
+    assert_eq!(place(&mut cell, node), None);
+    // One that is on its way out does not count, as in the scheduler.
+    cell.desire(first, DesiredState::Shutdown);
+    assert_eq!(place(&mut cell, node), Some(node));
+    let fourth = cell.assigned(103, service, 4, other);
+    assert_eq!(cell.task(fourth).node, Some(other));
+}
+
+#[test]
 fn reports_move_only_forward_and_only_in_the_newest_session() {
     let mut cell = Cell::new();
     let node = cell.worker(2);
