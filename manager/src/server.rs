@@ -262,12 +262,12 @@ impl pb::managers_server::Managers for ManagersService {
     async fn relay(&self, request: Request<pb::RelayRequest>) -> Answer<pb::RelayReply> {
         manager_of(&self.core, &request)?;
         if !self.core.consensus.leads() {
-            return Ok(Response::new(pb::RelayReply { settled: 0, is_leader: false }));
+            return Ok(Response::new(pb::RelayReply { settled: None, is_leader: false }));
         }
         let facts: Result<Vec<_>, _> = request.into_inner().sessions.into_iter().map(fact_from_pb).collect();
         self.core.liveness.absorb(self.core.consensus.member(), &facts.map_err(status::from_wire)?);
         let settled = self.core.liveness.settled(&self.core.consensus.local());
-        Ok(Response::new(pb::RelayReply { settled, is_leader: true }))
+        Ok(Response::new(pb::RelayReply { settled: Some(settled.to_pb()), is_leader: true }))
     }
 
     async fn open_logs(&self, request: Request<pb::LogsOfTask>) -> Answer<Self::OpenLogsStream> {

@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Cell, port, spec};
+use common::{Cell, port, spec, spec_on};
 use rswarm_types::command::{Body, Change, NewTask};
 use rswarm_types::node::NodeState;
 use rswarm_types::spec::{Availability, NodeSpec, PortConfig, PublishMode, ServiceSpec};
@@ -155,6 +155,29 @@ fn a_node_never_gets_more_of_a_service_than_one_node_may_have() {
     assert_eq!(place(&mut cell, node), Some(node));
     let fourth = cell.assigned(103, service, 4, other);
     assert_eq!(cell.task(fourth).node, Some(other));
+}
+
+#[test]
+fn networks_know_their_nodes_and_whether_a_task_stops_on_them() {
+    let mut cell = Cell::new();
+    let (node, other) = (cell.worker(2), cell.worker(3));
+    let back = cell.network(70, "back");
+    let service = cell.service(50, spec_on("web", &["back"]));
+    cell.pending(99, service, 9);
+    let (first, second) = (cell.assigned(100, service, 1, node), cell.assigned(101, service, 2, node));
+    cell.assigned(102, service, 3, other);
+    let nodes = |cell: &Cell| cell.state.nodes_on_network(back).map(|n| n.id).collect::<Vec<_>>();
+    assert_eq!(nodes(&cell), [node, other]);
+    assert_eq!(cell.state.stopping_networks().count(), 0);
+    cell.desire(first, DesiredState::Shutdown);
+    cell.desire(second, DesiredState::Shutdown);
+    assert!(cell.state.stopping_networks().eq([back]));
+    cell.report(first, TaskState::Shutdown, false);
+    assert!(cell.state.stopping_networks().eq([back]), "the second one still runs");
+    assert_eq!(nodes(&cell), [node, other]);
+    cell.report(second, TaskState::Shutdown, true);
+    assert_eq!(cell.state.stopping_networks().count(), 0);
+    assert_eq!(nodes(&cell), [other]);
 }
 
 #[test]

@@ -167,7 +167,8 @@ impl Agent {
         self.observe();
         let Some(orders) = self.orders.clone() else { return idle };
         for _ in 0..ROUNDS_MAX {
-            let moment = Moment { orders: self.trust, now_ms: self.now_ms(), settled: *self.shared.settled.borrow() };
+            let settled = self.shared.settled.borrow().clone();
+            let moment = Moment { orders: self.trust, now_ms: self.now_ms(), settled: &settled };
             let plan = plan(&orders, &self.tasks, moment);
             let mut must_plan_again = false;
             for step in plan.steps {
