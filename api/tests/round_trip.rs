@@ -10,7 +10,7 @@ use rswarm_api::{Wire, WireError, pb};
 use rswarm_types::command::{Body, Caller, Change, Command, NewTask, StackChange, StackService};
 use rswarm_types::node::{NodeDescription, NodeState};
 use rswarm_types::service::{RegistryAuth, UpdateState, UpdateStatus};
-use rswarm_types::session::{CloseReason, Down, Leaving, Open, Up};
+use rswarm_types::session::{CloseReason, Down, Leaving, Open, Settled, Up};
 use rswarm_types::spec::container::DnsConfig;
 use rswarm_types::spec::*;
 use rswarm_types::task::{Slot, TaskStatus};
@@ -195,7 +195,7 @@ fn sessions_survive() {
     for down in [
         Down::Opened { epoch: 1 },
         Down::Closed { reason: CloseReason::Clone, message: "m".into() },
-        Down::Settled { index: u64::MAX },
+        Down::Settled(Settled { everywhere: u64::MAX, networks: vec![(NetworkId(1), 7), (NetworkId(2), 0)] }),
     ] {
         check(&down);
     }

@@ -9,6 +9,7 @@ mod args;
 mod client;
 mod commands;
 mod config;
+mod confirm;
 mod docker_json;
 mod errors;
 mod filter;

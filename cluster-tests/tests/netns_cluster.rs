@@ -111,3 +111,21 @@ fn a_join_that_cannot_be_is_refused_with_its_reason_and_nothing_half_done() {
     cluster.run("join-token --rotate worker");
     assert!(cluster.is_ready("client"), "rotation does not touch nodes that are in");
 }
+
+#[test]
+fn a_node_removed_while_it_was_cut_off_hears_of_it_and_can_join_again() {
+    let cluster = Cluster::new(1, 1);
+    cluster.create(&format!("--name web --constraint node.hostname==w1 {BUSYBOX} {HTTPD}"));
+    cluster.lab.cut("m1", "w1").unwrap();
+    cluster.until("w1 is Down", || cluster.is_down("w1"));
+    cluster.run("node rm w1");
+    cluster.lab.heal().unwrap();
+    let w1 = cluster.host("w1");
+    cluster.until("w1 knows", || rswarm(w1, "node ls").stderr.contains("this node was removed from the cluster"));
+    refused(w1, "node ls").says(5, &["rswarm leave --force"]);
+    must(w1, "leave --force");
+    assert!(w1.container_processes("httpd").is_empty());
+    cluster.join("w1").unwrap();
+    cluster.until("w1 is Ready as a new node", || cluster.is_ready("w1"));
+    cluster.await_running("web", 1);
+}

@@ -182,3 +182,24 @@ fn without_a_virtual_address_a_name_is_all_its_tasks_and_the_host_network_is_the
         assert!(refused(cluster.manager(), flags).text.contains(word), "{flags}");
     }
 }
+
+#[test]
+fn the_routing_mesh_is_removed_when_that_is_meant_and_made_anew() {
+    let cluster = Cluster::new(1, 1);
+    let m1 = cluster.manager();
+    let web = format!("--name web --publish 8080:80 --constraint node.hostname==m1 {BUSYBOX} {HTTPD}");
+    cluster.create(&web);
+    refused(m1, "network rm --force ingress").says(4, &["ingress", "web"]);
+    cluster.run("service rm web");
+    refused(m1, "network rm ingress").says(2, &["no service can publish ports", "[y/N]", "--force"]);
+    assert!(cluster.run("network ls").contains("ingress"), "nobody said yes");
+    cluster.until("it is removed", || {
+        rswarm_cluster_tests::lab::cluster::rswarm(m1, "network rm --force ingress").is_success()
+    });
+    cluster.until("it is gone", || !cluster.run("network ls").contains("ingress"));
+    cluster.run("network create --driver overlay --ingress --subnet 10.77.0.0/24 mesh");
+    cluster.create(&web);
+    for host in ["m1", "w1"] {
+        cluster.until(&format!("{host} answers"), || cluster.visit(host, 8080, "").is_some());
+    }
+}

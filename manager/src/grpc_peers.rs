@@ -118,7 +118,9 @@ impl Peers for GrpcPeers {
             let sessions = facts.iter().map(fact_to_pb).collect();
             let message = pb::RelayRequest { manager: Bytes::new(), sessions };
             let answer = within(to, RELAY_TIMEOUT, client.relay(message)).await?;
-            Ok(answer.is_leader.then_some(RelayAnswer { settled: answer.settled }))
+            let settled = Wire::from_pb(answer.settled.unwrap_or_default())
+                .map_err(|e| PeerError { address: to, reason: e.to_string() })?;
+            Ok(answer.is_leader.then_some(RelayAnswer { settled }))
         })
     }
 }

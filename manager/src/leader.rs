@@ -20,6 +20,8 @@ const HEALTH_PERIOD: Duration = Duration::from_millis(100);
 const OVERSLEPT: Duration = Duration::from_millis(1_000);
 /// How often everything is looked at, whatever changed: it must find nothing to do.
 const FULL_PASS_PERIOD: Duration = Duration::from_secs(10);
+/// How soon everything is looked at again after decisions that were not applied; doubled while that goes on.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// How often a membership that is on its way is taken a step further.
 const ROLES_PERIOD: Duration = Duration::from_millis(200);
 
@@ -89,6 +91,7 @@ async fn reconcile(consensus: &Consensus, term: u64) {
     let inbox = consensus.subscribe();
     let mut scope = everything(&consensus.local().state);
     let mut full_pass_at = Instant::now() + FULL_PASS_PERIOD;
+    let mut pause = RETRY_PAUSE;
     let mut memory = orchestrate::Memory::default();
     while reigns(consensus, term) {
         let snapshot = consensus.local();
@@ -96,11 +99,21 @@ async fn reconcile(consensus: &Consensus, term: u64) {
         let mut fresh = || consensus.edge().random();
         let plan = orchestrate::reconcile(&snapshot.state, &Scope::Dirty(&scope), now, &mut fresh, &mut memory);
         let is_idle = plan.changes.is_empty();
+        let mut are_applied = true;
         for batch in plan.changes.chunks(BATCH_CHANGES_MAX) {
-            if !commit(consensus, batch.to_vec()).await {
+            are_applied = commit(consensus, batch.to_vec()).await;
+            if !are_applied {
                 break;
             }
         }
+        if !are_applied {
+            // Nothing touched what the decisions were about: only a look at everything finds it again.
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(FULL_PASS_PERIOD);
+            scope = everything(&consensus.local().state);
+            continue;
+        }
+        pause = RETRY_PAUSE;
         if !is_idle {
             scope = inbox.take();
             scope.merge(plan.again);
@@ -117,12 +130,13 @@ async fn reconcile(consensus: &Consensus, term: u64) {
     }
 }
 
+/// Whether the changes were applied.
 async fn commit(consensus: &Consensus, changes: Vec<Change>) -> bool {
     match consensus.propose_own(Body::Reconcile(changes)).await {
         Ok(_) => true,
         Err(ProposeError::Refused(refusal)) => {
             tracing::error!(%refusal, "the state refused what a reconciler decided");
-            true
+            false
         }
         Err(error) => {
             tracing::warn!(%error, "decisions not committed");
@@ -180,3 +194,6 @@ async fn keep_time(consensus: &Consensus, term: u64) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,7 @@ pub mod machine;
 pub mod manager;
 pub mod orchestrate;
 pub mod peers;
+mod records;
 mod roles;
 mod server;
 pub mod token;

@@ -10,7 +10,7 @@ use rswarm_types::NodeId;
 use rswarm_types::command::Body;
 use rswarm_types::limits::{HEARTBEAT_TIMEOUT_MS, RESTART_GRACE_MS};
 use rswarm_types::node::{Node, NodeState};
-use rswarm_types::session::Leaving;
+use rswarm_types::session::{Leaving, Settled};
 use rswarm_types::units::TimestampMs;
 use tokio::time::Instant;
 
@@ -103,16 +103,21 @@ impl Liveness {
         }
     }
 
-    /// The least index in the kernels of all Ready nodes; the greatest number when there is none.
-    pub fn settled(&self, snapshot: &Snapshot) -> u64 {
+    /// The least index in the kernels of the Ready nodes that lead to a task that stops: of all for one in the routing
+    /// mesh, of those on its networks for any other.
+    pub fn settled(&self, snapshot: &Snapshot) -> Settled {
         let ears = self.lock();
-        snapshot
-            .state
-            .nodes()
-            .filter(|n| n.status.state == NodeState::Ready)
-            .map(|n| ears.nodes.get(&n.id).filter(|h| h.epoch == n.session_epoch).map_or(0, |h| h.applied))
-            .min()
-            .unwrap_or(u64::MAX)
+        let applied = |n: &Arc<Node>| {
+            let heard = ears.nodes.get(&n.id).filter(|h| h.epoch == n.session_epoch);
+            (n.status.state == NodeState::Ready).then(|| heard.map_or(0, |h| h.applied))
+        };
+        let state = &snapshot.state;
+        let on = |network| state.nodes_on_network(network).filter_map(applied).min().unwrap_or(u64::MAX);
+        Settled {
+            everywhere: state.nodes().filter_map(applied).min().unwrap_or(u64::MAX),
+            // Nodes that came to the network after this state are not among those asked.
+            networks: state.stopping_networks().map(|id| (id, on(id).min(state.index()))).collect(),
+        }
     }
 
     /// Whether the manager with this Raft member id was heard as a node lately.
@@ -169,12 +174,13 @@ fn may_be_excused(node: &Node, now: TimestampMs) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use rswarm_types::RequestId;
     use rswarm_types::command::{Caller, Command};
     use rswarm_types::node::NodeDescription;
+    use rswarm_types::spec::NetworkSpec;
+    use rswarm_types::{NetworkId, RequestId};
 
     use super::*;
-    use crate::orchestrate::harness::{MANAGER, init};
+    use crate::orchestrate::harness::{Lab, MANAGER, init, join_network, replicated};
 
     fn apply(snapshot: &mut Snapshot, index: u64, at: TimestampMs, body: Body) {
         let caller = Caller::default();
@@ -239,5 +245,36 @@ mod tests {
         assert_eq!(liveness.verdicts(&snapshot, now).len(), 1);
         liveness.elected();
         assert_eq!(liveness.verdicts(&snapshot, now), [], "a new leader counts from its election");
+    }
+
+    /// Reports that the node with this session has applied so much.
+    fn applied(liveness: &Liveness, snapshot: &Snapshot, node: NodeId, applied: u64) {
+        let epoch = snapshot.state.node(node).unwrap().session_epoch;
+        liveness.absorb(MemberId(1), &[SessionFact { node, epoch, applied, ..fact(epoch) }]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_waits_for_the_nodes_that_lead_to_the_task_and_for_no_others() {
+        let mut lab = Lab::new(3);
+        lab.network(70, NetworkSpec { name: "back".into(), ..NetworkSpec::default() });
+        let mut spec = replicated("web", 2);
+        join_network(&mut spec, "back");
+        spec.task.placement.constraints = vec!["node.hostname != n4".into()];
+        let web = lab.create(50, spec);
+        lab.settle();
+        assert_eq!(lab.running_nodes(web), [2, 3]);
+        lab.stubborn.extend([NodeId(2), NodeId(3)]);
+        lab.scale(web, 1);
+        lab.settle();
+        let snapshot = Snapshot { state: lab.state.clone(), ..Snapshot::default() };
+        let stop_at = lab.tasks(web).iter().map(|task| task.stop_at).max().unwrap();
+        let liveness = Liveness::default();
+        for node in [MANAGER, NodeId(2), NodeId(3)] {
+            applied(&liveness, &snapshot, node, stop_at);
+        }
+        applied(&liveness, &snapshot, NodeId(4), stop_at - 1);
+        let back = NetworkId(70);
+        assert!(lab.node(NodeId(4)).status.state == NodeState::Ready);
+        assert_eq!(liveness.settled(&snapshot), Settled { everywhere: stop_at - 1, networks: vec![(back, stop_at)] });
     }
 }

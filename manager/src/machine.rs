@@ -8,14 +8,12 @@ use rswarm_api::{Wire, pb};
 use rswarm_raft::{Halt, LogPosition, Membership, SnapshotSource, StateMachine};
 use rswarm_store::{Changed, State};
 use rswarm_types::assignment::LogId;
-use rswarm_types::command::{Command, Record};
+use rswarm_types::command::Command;
 use rswarm_types::limits::FEATURE_LEVEL;
 use tokio::sync::watch;
 
 use crate::feed::{Feed, everything};
-
-/// Bytes of one record of a snapshot: no object of the cluster comes near it.
-const RECORD_BYTES_MAX: usize = 16 << 20;
+use crate::records;
 
 /// The replicated state at one place in the log. Cloning costs nothing.
 #[derive(Clone, Debug, Default)]
@@ -112,11 +110,8 @@ impl StateMachine for Machine {
         let mut number = [0; 8];
         input.read_exact(&mut number)?;
         let led_by = u64::from_be_bytes(number);
-        let mut records = Vec::new();
-        while let Some(record) = read_record(input)? {
-            records.push(record);
-        }
-        let state = State::from_records(records).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+        let state =
+            State::from_records(records::read(input)?).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
         let changed = everything(&state);
         self.current.send_replace(Snapshot { state, at, led_by, membership: membership.clone() });
         self.feed.publish(&changed);
@@ -124,7 +119,7 @@ impl StateMachine for Machine {
     }
 }
 
-/// A state on its way to disk or to a peer: the term, then length-delimited records.
+/// A state on its way to disk or to a peer: the term, then the records.
 struct Source {
     state: State,
     led_by: u64,
@@ -133,31 +128,6 @@ struct Source {
 impl SnapshotSource for Source {
     fn write(self: Box<Self>, out: &mut dyn io::Write) -> io::Result<()> {
         out.write_all(&self.led_by.to_be_bytes())?;
-        for record in self.state.records() {
-            out.write_all(&record.to_pb().encode_length_delimited_to_vec())?;
-        }
-        Ok(())
+        records::write(&self.state, out)
     }
-}
-
-fn read_record(input: &mut dyn io::Read) -> io::Result<Option<Record>> {
-    let bad = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
-    let mut length = 0usize;
-    for place in 0..10 {
-        let mut byte = [0];
-        if input.read(&mut byte)? == 0 {
-            return if place == 0 { Ok(None) } else { Err(bad("a snapshot record is cut off".into())) };
-        }
-        length |= usize::from(byte[0] & 0x7f) << (7 * place);
-        if byte[0] & 0x80 == 0 {
-            break;
-        }
-    }
-    if length > RECORD_BYTES_MAX {
-        return Err(bad(format!("a snapshot record of {length} bytes; at most {RECORD_BYTES_MAX} are allowed")));
-    }
-    let mut bytes = vec![0; length];
-    input.read_exact(&mut bytes)?;
-    let pb = pb::Record::decode(&bytes[..]).map_err(|e| bad(e.to_string()))?;
-    Record::from_pb(pb).map(Some).map_err(|e| bad(e.to_string()))
 }

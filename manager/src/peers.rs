@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use futures::future::BoxFuture;
 use rswarm_types::command::{Answer, Command};
-use rswarm_types::session::Leaving;
+use rswarm_types::session::{Leaving, Settled};
 use rswarm_types::{NodeId, Refusal};
 
 /// What a manager's sessions know of one node, passed on to the leader.
@@ -23,10 +23,9 @@ pub struct SessionFact {
 }
 
 /// What the leader answers to facts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RelayAnswer {
-    /// Every node that matters has endpoint tables up to this index.
-    pub settled: u64,
+    pub settled: Settled,
 }
 
 /// A command went to another manager: what came back.

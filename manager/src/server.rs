@@ -105,19 +105,24 @@ impl pb::ca_server::Ca for CaService {
     }
 }
 
-/// A node with a certificate and a place in the cluster.
-fn node_of<T>(core: &Core, request: &Request<T>) -> Result<Identity, Status> {
+/// A node with a certificate of the cluster, whether or not it (still) has a place in it.
+fn bearer_of<T>(core: &Core, request: &Request<T>) -> Result<Identity, Status> {
     let Peer::Node(identity) = Peer::of(request)? else {
         return Err(Status::unauthenticated("a certificate of the cluster is needed"));
     };
     let snapshot = core.consensus.local();
-    if let Some(cluster) = snapshot.state.cluster() {
-        if cluster.id != identity.cluster {
-            return Err(Status::permission_denied("the certificate is of another cluster"));
-        }
-        if snapshot.state.node(identity.node).is_none() {
-            return Err(Status::permission_denied("this node was removed from the cluster"));
-        }
+    if snapshot.state.cluster().is_some_and(|cluster| cluster.id != identity.cluster) {
+        return Err(Status::permission_denied("the certificate is of another cluster"));
+    }
+    Ok(identity)
+}
+
+/// A node with a certificate and a place in the cluster.
+fn node_of<T>(core: &Core, request: &Request<T>) -> Result<Identity, Status> {
+    let identity = bearer_of(core, request)?;
+    let snapshot = core.consensus.local();
+    if snapshot.state.cluster().is_some() && snapshot.state.node(identity.node).is_none() {
+        return Err(Status::permission_denied("this node was removed from the cluster"));
     }
     Ok(identity)
 }
@@ -155,7 +160,8 @@ impl pb::dispatcher_server::Dispatcher for DispatcherService {
     type SessionStream = futures::stream::BoxStream<'static, Result<pb::DownMessage, Status>>;
 
     async fn session(&self, request: Request<Streaming<pb::UpMessage>>) -> Answer<Self::SessionStream> {
-        let identity = node_of(&self.core, &request)?;
+        // One that was removed while it was away is told so by the session, as one that was there.
+        let identity = bearer_of(&self.core, &request)?;
         let address = request.remote_addr().map(|a| a.ip());
         let mut messages = request.into_inner();
         let (up, up_receiver) = mpsc::channel(UP_QUEUE);
@@ -256,12 +262,12 @@ impl pb::managers_server::Managers for ManagersService {
     async fn relay(&self, request: Request<pb::RelayRequest>) -> Answer<pb::RelayReply> {
         manager_of(&self.core, &request)?;
         if !self.core.consensus.leads() {
-            return Ok(Response::new(pb::RelayReply { settled: 0, is_leader: false }));
+            return Ok(Response::new(pb::RelayReply { settled: None, is_leader: false }));
         }
         let facts: Result<Vec<_>, _> = request.into_inner().sessions.into_iter().map(fact_from_pb).collect();
         self.core.liveness.absorb(self.core.consensus.member(), &facts.map_err(status::from_wire)?);
         let settled = self.core.liveness.settled(&self.core.consensus.local());
-        Ok(Response::new(pb::RelayReply { settled, is_leader: true }))
+        Ok(Response::new(pb::RelayReply { settled: Some(settled.to_pb()), is_leader: true }))
     }
 
     async fn open_logs(&self, request: Request<pb::LogsOfTask>) -> Answer<Self::OpenLogsStream> {

@@ -6,17 +6,22 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use rswarm_api::identity::Identity;
+use rswarm_api::tls::{Credentials, accept};
+use rswarm_api::{Wire, pb};
 use rswarm_manager::admission::{Applicant, issue};
 use rswarm_manager::ca::{self, Grant};
 use rswarm_manager::dispatcher::Arrival;
 use rswarm_manager::manager::Timing;
 use rswarm_manager::{Edge, InitRequest, Manager, ManagerConfig};
 use rswarm_types::cluster::JoinTokens;
+use rswarm_types::command::Body;
 use rswarm_types::node::{NodeDescription, NodeState};
-use rswarm_types::session::{Down, Leaving, Open, Up};
+use rswarm_types::session::{CloseReason, Down, Leaving, Open, Up};
 use rswarm_types::spec::{Availability, ClusterSpec, Role};
 use rswarm_types::{ClusterId, MemberId, NodeId, TimestampMs};
 use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::TaskTracker;
 
 const NODE: NodeId = NodeId(0xabcd);
 const CLUSTER: ClusterId = ClusterId(0x1234);
@@ -36,6 +41,11 @@ fn edge() -> Edge {
 }
 
 async fn start(folder: &std::path::Path) -> (Manager, JoinTokens) {
+    let (manager, tokens, _) = start_with_credentials(folder).await;
+    (manager, tokens)
+}
+
+async fn start_with_credentials(folder: &std::path::Path) -> (Manager, JoinTokens, Credentials) {
     let edge = edge();
     let root = ca::new_root(edge.wall()).unwrap();
     let asked = ca::request().unwrap();
@@ -49,13 +59,13 @@ async fn start(folder: &std::path::Path) -> (Manager, JoinTokens) {
         serial: 1,
     };
     let chain = ca::sign(&root, &checked, grant).unwrap();
-    let credentials = rswarm_api::tls::Credentials::from_pem(&root.certificate, &chain, &asked.key).unwrap();
+    let credentials = Credentials::from_pem(&root.certificate, &chain, &asked.key).unwrap();
     let config = ManagerConfig {
         cluster: CLUSTER,
         node: NODE,
         member: MemberId(77),
         folder: folder.to_owned(),
-        credentials,
+        credentials: credentials.clone(),
         edge,
         timing: Timing::default(),
         snapshot_interval: 10_000,
@@ -70,7 +80,68 @@ async fn start(folder: &std::path::Path) -> (Manager, JoinTokens) {
         key_hash: checked.key_hash,
     };
     let tokens = manager.init(request).await.unwrap();
-    (manager, tokens)
+    (manager, tokens, credentials)
+}
+
+/// Serves the manager as the daemon does.
+async fn listen(manager: &Manager, credentials: &Credentials, tasks: &TaskTracker) -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let incoming = ReceiverStream::new(accept(listener, credentials.server_config().unwrap(), tasks));
+    let server = tonic::transport::Server::builder().add_routes(manager.routes());
+    tasks.spawn(async move { server.serve_with_incoming(incoming).await.unwrap() });
+    address
+}
+
+/// A node admitted as a worker, with its certificate.
+async fn join(manager: &Manager, tokens: &JoinTokens) -> Credentials {
+    let asked = ca::request().unwrap();
+    let joiner = Applicant::Joiner { token: &tokens.worker, address: None, availability: Availability::Active };
+    let issued = issue(&manager.core().consensus, &asked.csr, joiner).await.unwrap();
+    let snapshot = manager.core().consensus.local();
+    Credentials::from_pem(&snapshot.state.cluster().unwrap().root.certificate, &issued.chain, &asked.key).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_removed_while_it_was_away_is_told_so_when_it_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (manager, tokens, credentials) = start_with_credentials(folder.path()).await;
+    let tasks = TaskTracker::new();
+    let address = listen(&manager, &credentials, &tasks).await;
+    let worker = join(&manager, &tokens).await;
+    let node = worker.identity().node;
+    manager.core().consensus.propose_own(Body::RemoveNode { node, force: true }).await.unwrap();
+
+    let mut client = pb::dispatcher_client::DispatcherClient::new(worker.channel(address));
+    let (up, receiver) = mpsc::channel(1);
+    let open = Open { node, boot_id: "boot".into(), ..Open::default() };
+    up.send(Up::Open(Box::new(open)).to_pb()).await.unwrap();
+    let mut down = client.session(ReceiverStream::new(receiver)).await.unwrap().into_inner();
+    let closed = Down::from_pb(down.message().await.unwrap().unwrap()).unwrap();
+    let Down::Closed { reason, message } = closed else { panic!("{closed:?}") };
+    assert_eq!(reason, CloseReason::Removed);
+    assert!(message.contains("removed from the cluster"), "{message}");
+
+    // Nothing else is open to it.
+    let error = client.stream(tokio_stream::empty()).await.unwrap_err();
+    assert_eq!(error.code(), tonic::Code::PermissionDenied);
+    // A certificate of the same root that names another cluster is not heard either.
+    let asked = ca::request().unwrap();
+    let grant = Grant {
+        cluster: ClusterId(0x9999),
+        node,
+        role: Role::Worker,
+        now: edge().wall(),
+        life: Duration::from_secs(3_600),
+        serial: 2,
+    };
+    let root = manager.core().consensus.local().state.cluster().unwrap().root.clone();
+    let chain = ca::sign(&root, &ca::check_request(&asked.csr).unwrap(), grant).unwrap();
+    let foreign = Credentials::from_pem(&root.certificate, &chain, &asked.key).unwrap();
+    let mut client = pb::dispatcher_client::DispatcherClient::new(foreign.channel(address));
+    let error = client.session(tokio_stream::empty()).await.unwrap_err();
+    assert!(error.message().contains("another cluster"), "{error}");
+    manager.stop().await;
 }
 
 async fn next(down: &mut mpsc::Receiver<Down>) -> Down {

@@ -102,6 +102,7 @@ async fn a_shim_that_died_with_the_daemon_is_found_lost() {
     assert!(!lab.config.containers_dir.join("half").exists());
     assert!(!lab.config.containers_dir.join("deleted/upper").exists());
     assert!(lab.config.containers_dir.join("deleted/logs").exists());
+    assert_eq!(lab.runtime().argv("t"), ["sleep", "600"], "what ran is known, whoever started it");
     lab.runtime().delete("t", true).await.unwrap();
     lab.runtime().delete("deleted", true).await.unwrap();
     assert_eq!(lab.leftovers(), [""; 0]);

@@ -53,6 +53,10 @@ pub(crate) struct Indexes {
     pub tasks_by_node: OrdSet<(NodeId, TaskId)>,
     pub loads: OrdMap<NodeId, Load>,
     pub host_ports: OrdSet<(NodeId, u16, Protocol, TaskId)>,
+    /// Assigned, unfinished tasks of a node on a network.
+    pub network_nodes: OrdMap<(NetworkId, NodeId), u64>,
+    /// Of these, on all nodes, those that were told to stop.
+    pub stopping: OrdMap<NetworkId, u64>,
     pub requests_by_time: OrdSet<(TimestampMs, NodeId, RequestId)>,
 }
 
@@ -167,12 +171,34 @@ impl Indexes {
                 self.addresses.insert(held, Holder::Task(task));
             }
         }
+        let is_reached_alike = |(old, new): (&Task, &Task)| {
+            loaded_node(old) == loaded_node(new)
+                && (old.stop_at > 0) == (new.stop_at > 0)
+                && old.attachments == new.attachments
+        };
+        if !old.zip(new).is_some_and(is_reached_alike) {
+            if let Some((node, task)) = old.and_then(|t| Some((loaded_node(t)?, t))) {
+                self.count_networks(node, task, less);
+            }
+            if let Some((node, task)) = new.and_then(|t| Some((loaded_node(t)?, t))) {
+                self.count_networks(node, task, |count| count + 1);
+            }
+        }
         if old.and_then(loaded_node) != new.and_then(loaded_node) {
             if let Some((node, task)) = old.and_then(|t| Some((loaded_node(t)?, t))) {
                 self.unload(node, task);
             }
             if let Some((node, task)) = new.and_then(|t| Some((loaded_node(t)?, t))) {
                 self.load(node, task);
+            }
+        }
+    }
+
+    fn count_networks(&mut self, node: NodeId, task: &Task, change: impl Fn(u64) -> u64) {
+        for attachment in &task.attachments {
+            recount(&mut self.network_nodes, (attachment.network, node), &change);
+            if task.stop_at > 0 {
+                recount(&mut self.stopping, attachment.network, &change);
             }
         }
     }
@@ -201,6 +227,18 @@ impl Indexes {
             self.host_ports.remove(&(node, port, protocol, task.id));
         }
     }
+}
+
+fn less(count: u64) -> u64 {
+    count.saturating_sub(1)
+}
+
+/// Changes a count; one of zero is no entry.
+fn recount<K: Ord + Copy>(counts: &mut OrdMap<K, u64>, key: K, change: impl Fn(u64) -> u64) {
+    match change(counts.get(&key).copied().unwrap_or_default()) {
+        0 => counts.remove(&key),
+        count => counts.insert(key, count),
+    };
 }
 
 /// The node whose resources the task takes: from its assignment until it is finished.

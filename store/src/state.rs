@@ -151,6 +151,17 @@ impl State {
         self.indexes.tasks_by_node.range(range).filter_map(|(_, task)| self.task(*task))
     }
 
+    /// Networks on which unfinished tasks were told to stop, in order.
+    pub fn stopping_networks(&self) -> impl Iterator<Item = NetworkId> {
+        self.indexes.stopping.keys().copied()
+    }
+
+    /// The nodes with unfinished tasks on a network.
+    pub fn nodes_on_network(&self, network: NetworkId) -> impl Iterator<Item = &Arc<Node>> {
+        let range = (network, NodeId(0))..=(network, NodeId(u128::MAX));
+        self.indexes.network_nodes.range(range).filter_map(|((_, node), _)| self.node(*node))
+    }
+
     /// What the node's assigned, unfinished tasks reserve.
     pub fn load(&self, node: NodeId) -> Load {
         self.indexes.loads.get(&node).copied().unwrap_or_default()

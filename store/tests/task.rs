@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Cell, port, spec};
+use common::{Cell, port, spec, spec_on};
 use rswarm_types::command::{Body, Change, NewTask};
 use rswarm_types::node::NodeState;
 use rswarm_types::spec::{Availability, NodeSpec, PortConfig, PublishMode, ServiceSpec};
@@ -128,6 +128,56 @@ fn reservations_and_host_ports_are_never_given_twice() {
     }
     assert_eq!(cell.state.load(node).memory, Bytes(5 << 30));
     assert!(cell.state.is_host_port_used(node, 8080, Default::default()));
+}
+
+#[test]
+fn a_node_never_gets_more_of_a_service_than_one_node_may_have() {
+    let mut cell = Cell::new();
+    let (node, other) = (cell.worker(2), cell.worker(3));
+    let mut limited = spec("web");
+    limited.task.placement.max_replicas_per_node = 2;
+    let service = cell.service(50, limited);
+    let another = cell.service(51, spec("db"));
+    cell.assigned(99, another, 1, node);
+    let first = cell.assigned(100, service, 1, node);
+    let second = cell.assigned(101, service, 2, node);
+    assert_eq!(cell.task(second).status.state, TaskState::Assigned);
+    let third = cell.assigned(102, service, 3, node);
+    assert_eq!(cell.task(third).status.state, TaskState::Pending, "two are there");
+    let place = |cell: &mut Cell, node| {
+        let version = cell.task(third).meta.version;
+        cell.reconcile(vec![Change::AssignTask { task: third, version, node }]);
+        cell.task(third).node
+    };
+    assert_eq!(place(&mut cell, node), None);
+    // One that is on its way out does not count, as in the scheduler.
+    cell.desire(first, DesiredState::Shutdown);
+    assert_eq!(place(&mut cell, node), Some(node));
+    let fourth = cell.assigned(103, service, 4, other);
+    assert_eq!(cell.task(fourth).node, Some(other));
+}
+
+#[test]
+fn networks_know_their_nodes_and_whether_a_task_stops_on_them() {
+    let mut cell = Cell::new();
+    let (node, other) = (cell.worker(2), cell.worker(3));
+    let back = cell.network(70, "back");
+    let service = cell.service(50, spec_on("web", &["back"]));
+    cell.pending(99, service, 9);
+    let (first, second) = (cell.assigned(100, service, 1, node), cell.assigned(101, service, 2, node));
+    cell.assigned(102, service, 3, other);
+    let nodes = |cell: &Cell| cell.state.nodes_on_network(back).map(|n| n.id).collect::<Vec<_>>();
+    assert_eq!(nodes(&cell), [node, other]);
+    assert_eq!(cell.state.stopping_networks().count(), 0);
+    cell.desire(first, DesiredState::Shutdown);
+    cell.desire(second, DesiredState::Shutdown);
+    assert!(cell.state.stopping_networks().eq([back]));
+    cell.report(first, TaskState::Shutdown, false);
+    assert!(cell.state.stopping_networks().eq([back]), "the second one still runs");
+    assert_eq!(nodes(&cell), [node, other]);
+    cell.report(second, TaskState::Shutdown, true);
+    assert_eq!(cell.state.stopping_networks().count(), 0);
+    assert_eq!(nodes(&cell), [other]);
 }
 
 #[test]

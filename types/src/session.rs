@@ -1,7 +1,7 @@
 //! What a worker and a manager say to each other on the one stream between them (DESIGN §4a).
 
-use crate::assignment::{Assignments, LogId};
-use crate::id::{MemberId, NodeId, TaskId};
+use crate::assignment::{AssignedTask, Assignments, LogId};
+use crate::id::{MemberId, NetworkId, NodeId, TaskId};
 use crate::node::NodeDescription;
 use crate::spec::{Control, Role};
 use crate::task::TaskStatus;
@@ -71,16 +71,38 @@ pub enum Down {
         member: MemberId,
         control: Control,
     },
-    /// Every node that matters has these endpoint tables.
-    Settled {
-        index: u64,
-    },
+    Settled(Settled),
     /// The statuses with this number are in the replicated state.
     Reported {
         number: u64,
     },
     /// Open a stream for this request (logs).
     Stream(StreamRequest),
+}
+
+/// How far endpoint tables are in the kernels that lead traffic to what stops, as log indexes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// On every Ready node.
+    pub everywhere: u64,
+    /// On the Ready nodes with tasks on a network, for networks on which tasks stop; in order of id.
+    pub networks: Vec<(NetworkId, u64)>,
+}
+
+impl Settled {
+    /// For a task: every node leads to it if it is in the routing mesh, else those on its networks. The greatest
+    /// number when nobody does.
+    pub fn of(&self, task: &AssignedTask) -> u64 {
+        let on = |network: NetworkId| {
+            let at = self.networks.binary_search_by_key(&network, |(id, _)| *id);
+            // Not told of yet: then nobody may be left out.
+            at.map_or(self.everywhere, |at| self.networks[at].1)
+        };
+        if task.ingress.is_some() {
+            return self.everywhere;
+        }
+        task.attachments.iter().map(|attachment| on(attachment.network)).min().unwrap_or(u64::MAX)
+    }
 }
 
 /// Whether it is worth trying another manager.

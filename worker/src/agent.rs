@@ -167,7 +167,8 @@ impl Agent {
         self.observe();
         let Some(orders) = self.orders.clone() else { return idle };
         for _ in 0..ROUNDS_MAX {
-            let moment = Moment { orders: self.trust, now_ms: self.now_ms(), settled: *self.shared.settled.borrow() };
+            let settled = self.shared.settled.borrow().clone();
+            let moment = Moment { orders: self.trust, now_ms: self.now_ms(), settled: &settled };
             let plan = plan(&orders, &self.tasks, moment);
             let mut must_plan_again = false;
             for step in plan.steps {
@@ -303,10 +304,9 @@ impl Agent {
             Event::View(answer) => {
                 self.observe();
                 let now = self.host.wall();
-                let views = self
-                    .tasks
-                    .iter()
-                    .filter_map(|(id, local)| view(*id, local, self.assigned.get(id).map(AsRef::as_ref), now));
+                let views = self.tasks.iter().filter_map(|(id, local)| {
+                    view(*id, local, self.assigned.get(id).map(AsRef::as_ref), &self.host.argv(*id), now)
+                });
                 // The asker may have gone.
                 let _ = answer.send(views.collect());
             }

@@ -126,6 +126,10 @@ impl Host for FakeHost {
         self.world().containers.clone()
     }
 
+    fn argv(&self, id: TaskId) -> Vec<String> {
+        if self.world().containers.contains_key(&id) { vec!["of".into(), "the image".into()] } else { Vec::new() }
+    }
+
     fn changes(&self) -> BoxStream<'static, ()> {
         WatchStream::new(self.changes.subscribe()).boxed()
     }

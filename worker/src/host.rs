@@ -89,6 +89,9 @@ pub trait Host: Send + Sync + 'static {
     /// All containers of this node.
     fn containers(&self) -> BTreeMap<TaskId, Container>;
 
+    /// Program and arguments of a container; empty = not known.
+    fn argv(&self, id: TaskId) -> Vec<String>;
+
     /// Yields whenever [`Host::containers`] may have changed by itself.
     fn changes(&self) -> BoxStream<'static, ()>;
 

@@ -7,6 +7,7 @@ use rswarm_overlay::desired::{Isolation, isolation};
 use rswarm_types::TaskId;
 use rswarm_types::assignment::{AssignedTask, Assignments};
 use rswarm_types::limits::{DRAIN_WAIT_MS, STOP_GRACE_MS};
+use rswarm_types::session::Settled;
 use rswarm_types::spec::PortConfig;
 use rswarm_types::task::TaskStatus;
 use rswarm_types::task_state::{DesiredState, TaskState};
@@ -117,12 +118,12 @@ pub enum Orders {
 
 /// What surrounds the decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Moment {
+pub struct Moment<'a> {
     pub orders: Orders,
     /// Milliseconds since the agent began.
     pub now_ms: u64,
-    /// Endpoint tables up to this index are in every kernel that matters.
-    pub settled: u64,
+    /// How far endpoint tables are in the kernels that matter.
+    pub settled: &'a Settled,
 }
 
 /// One thing to do; each may be repeated.
@@ -160,7 +161,7 @@ impl Plan {
 }
 
 /// What to do next on this node.
-pub fn plan(assignments: &Assignments, tasks: &BTreeMap<TaskId, Local>, moment: Moment) -> Plan {
+pub fn plan(assignments: &Assignments, tasks: &BTreeMap<TaskId, Local>, moment: Moment<'_>) -> Plan {
     let mut plan = Plan::default();
     let assigned: BTreeMap<TaskId, &AssignedTask> = assignments.tasks.iter().map(|t| (t.id, t)).collect();
     for (id, local) in tasks {
@@ -179,7 +180,7 @@ pub fn plan(assignments: &Assignments, tasks: &BTreeMap<TaskId, Local>, moment: 
 }
 
 /// A running container keeps its namespace; one that is to start gets it.
-fn needs_sandbox(task: &AssignedTask, local: &Local, moment: Moment) -> bool {
+fn needs_sandbox(task: &AssignedTask, local: &Local, moment: Moment<'_>) -> bool {
     let is_starting = moment.orders == Orders::Fresh
         && local.prepared
         && local.container.is_none()
@@ -188,7 +189,7 @@ fn needs_sandbox(task: &AssignedTask, local: &Local, moment: Moment) -> bool {
     local.is_running() || local.work == Some(Work::Start) || is_starting
 }
 
-fn assigned_task(task: &AssignedTask, local: &Local, has_sandbox: bool, moment: Moment, plan: &mut Plan) {
+fn assigned_task(task: &AssignedTask, local: &Local, has_sandbox: bool, moment: Moment<'_>, plan: &mut Plan) {
     let state = local.status.state;
     let wants_stop = task.desired >= DesiredState::Shutdown;
     if let Some(work) = local.work {
@@ -228,7 +229,7 @@ fn assigned_task(task: &AssignedTask, local: &Local, has_sandbox: bool, moment: 
     }
 }
 
-fn not_started(task: &AssignedTask, local: &Local, has_sandbox: bool, moment: Moment, plan: &mut Plan) {
+fn not_started(task: &AssignedTask, local: &Local, has_sandbox: bool, moment: Moment<'_>, plan: &mut Plan) {
     if moment.orders == Orders::Remembered {
         // Registry credentials are not remembered, and the task may run elsewhere by now.
         return;
@@ -268,14 +269,14 @@ fn not_started(task: &AssignedTask, local: &Local, has_sandbox: bool, moment: Mo
     }
 }
 
-fn running(task: &AssignedTask, local: &Local, pid: u32, moment: Moment, plan: &mut Plan) {
+fn running(task: &AssignedTask, local: &Local, pid: u32, moment: Moment<'_>, plan: &mut Plan) {
     if let Wellness::Unhealthy(_) = local.wellness {
         stop(task.id, local, grace(task), moment, plan);
         return;
     }
     if task.desired >= DesiredState::Shutdown && moment.orders == Orders::Fresh {
         let waited = local.stop_heard_ms.unwrap_or(moment.now_ms).saturating_add(DRAIN_WAIT_MS);
-        let is_drained = task.stop_at == 0 || moment.settled >= task.stop_at || moment.now_ms >= waited;
+        let is_drained = task.stop_at == 0 || moment.settled.of(task) >= task.stop_at || moment.now_ms >= waited;
         if is_drained || local.stop_sent_ms.is_some() {
             stop(task.id, local, grace(task), moment, plan);
         } else {
@@ -304,7 +305,7 @@ fn running(task: &AssignedTask, local: &Local, pid: u32, moment: Moment, plan: &
 }
 
 /// The stop signal, then after the grace SIGKILL.
-fn stop(id: TaskId, local: &Local, grace: Duration, moment: Moment, plan: &mut Plan) {
+fn stop(id: TaskId, local: &Local, grace: Duration, moment: Moment<'_>, plan: &mut Plan) {
     let Some(sent) = local.stop_sent_ms else {
         plan.steps.push(Step::Stop(id));
         return;
@@ -314,7 +315,7 @@ fn stop(id: TaskId, local: &Local, grace: Duration, moment: Moment, plan: &mut P
     if moment.now_ms >= kill_at { kill(id, local, moment, plan) } else { plan.wake_at(kill_at) }
 }
 
-fn kill(id: TaskId, local: &Local, moment: Moment, plan: &mut Plan) {
+fn kill(id: TaskId, local: &Local, moment: Moment<'_>, plan: &mut Plan) {
     let again = local.killed_ms.map_or(0, |at| at.saturating_add(KILL_AGAIN_MS));
     if moment.now_ms >= again {
         plan.steps.push(Step::Kill(id));
@@ -325,7 +326,7 @@ fn kill(id: TaskId, local: &Local, moment: Moment, plan: &mut Plan) {
 }
 
 /// A container without an assigned task: its record is gone, or it never was this cluster's.
-fn stray(id: TaskId, local: &Local, moment: Moment, plan: &mut Plan) {
+fn stray(id: TaskId, local: &Local, moment: Moment<'_>, plan: &mut Plan) {
     if local.is_running() {
         plan.sandboxes.insert(id);
     }

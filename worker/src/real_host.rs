@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::error::Error;
 use std::fs;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -123,6 +123,20 @@ impl RealHost {
     }
 }
 
+/// Removes an empty cgroup and those above it that it leaves empty, as the runtime does for a container's.
+fn remove_cgroup(cgroup: &Path) -> std::io::Result<()> {
+    match fs::remove_dir(cgroup) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // One in use refuses, as does the hierarchy's mount point.
+    let mut above = cgroup.parent();
+    while let Some(folder) = above.filter(|folder| fs::remove_dir(folder).is_ok()) {
+        above = folder.parent();
+    }
+    Ok(())
+}
+
 /// What the runtime does not know about an image makes it worth another try, or not.
 fn pull_error(reference: &str, error: &ImageError) -> PrepareError {
     let text = chain(error);
@@ -224,6 +238,10 @@ impl Host for RealHost {
             Some((o.id.parse().ok()?, container))
         });
         observed.collect()
+    }
+
+    fn argv(&self, id: TaskId) -> Vec<String> {
+        self.runtime.argv(&id.to_string())
     }
 
     fn changes(&self) -> BoxStream<'static, ()> {
@@ -343,12 +361,31 @@ impl Host for RealHost {
             left.extend(errors.iter().map(|error| chain(error)));
         }
         for cgroup in &self.netd_cgroups {
-            if let Err(error) = fs::remove_dir(cgroup)
-                && error.kind() != std::io::ErrorKind::NotFound
-            {
+            if let Err(error) = remove_cgroup(cgroup) {
                 left.push(format!("cgroup {}: {error}", cgroup.display()));
             }
         }
         left
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cgroup_takes_the_parents_with_it_that_it_leaves_empty() {
+        let hierarchy = tempfile::tempdir().unwrap();
+        let folder = |name: &str| hierarchy.path().join(name);
+        fs::create_dir_all(folder("a/rswarm/netd")).unwrap();
+        fs::create_dir_all(folder("a/other")).unwrap();
+        remove_cgroup(&folder("a/rswarm/netd")).unwrap();
+        assert!(!folder("a/rswarm").exists() && folder("a/other").exists());
+        fs::create_dir_all(folder("rswarm/netd/busy")).unwrap();
+        assert!(remove_cgroup(&folder("rswarm/netd")).is_err());
+        // Somebody was quicker.
+        fs::create_dir_all(folder("b")).unwrap();
+        remove_cgroup(&folder("b/netd")).unwrap();
+        assert!(!folder("b").exists());
     }
 }

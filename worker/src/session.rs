@@ -194,7 +194,7 @@ impl SessionClient {
                         Down::Node { role, member, control } => {
                             shared.news.send_modify(|news| news.orders = Some((role, member, control)));
                         }
-                        Down::Settled { index } => { shared.settled.send_replace(index); }
+                        Down::Settled(settled) => { shared.settled.send_replace(settled); }
                         Down::Reported { number } => shared.reports.acknowledge(number),
                         Down::Stream(request) => {
                             let (link, lines) = (Arc::clone(&self.link), self.host.logs(&request));

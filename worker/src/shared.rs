@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use rswarm_types::NodeId;
 use rswarm_types::assignment::LogId;
 use rswarm_types::node::NodeDescription;
-use rswarm_types::session::Leaving;
+use rswarm_types::session::{Leaving, Settled};
 use tokio::sync::watch;
 
 use crate::news::News;
@@ -19,7 +19,7 @@ pub struct Shared {
     /// Filled by the agent, emptied by the session.
     pub reports: Reports,
     /// By the session.
-    pub settled: watch::Sender<u64>,
+    pub settled: watch::Sender<Settled>,
     /// Orders that are in the kernel; by the agent.
     pub applied: watch::Sender<LogId>,
     /// The newest orders taken; by the agent.
@@ -47,7 +47,7 @@ impl Shared {
             boot_id,
             raft_lost,
             reports: Reports::default(),
-            settled: watch::Sender::new(0),
+            settled: watch::Sender::default(),
             applied: watch::Sender::new(LogId::default()),
             seen: watch::Sender::new(LogId::default()),
             description: watch::Sender::new(description),

@@ -18,7 +18,7 @@ pub struct ContainerView {
     /// `service.slot.task`.
     pub name: String,
     pub image: String,
-    /// What the service runs in place of the image's command; empty = the image's.
+    /// Program and arguments; empty = not known.
     pub command: String,
     /// Wall time, milliseconds since 1970; 0 = not known.
     pub created_at_ms: u64,
@@ -38,8 +38,14 @@ pub struct ContainerView {
     pub exit_code: Option<i32>,
 }
 
-/// The view of a task's container; none while there is no container.
-pub fn view(id: TaskId, local: &Local, task: Option<&AssignedTask>, now: TimestampMs) -> Option<ContainerView> {
+/// The view of a task's container, which runs `argv`; none while there is no container.
+pub fn view(
+    id: TaskId,
+    local: &Local,
+    task: Option<&AssignedTask>,
+    argv: &[String],
+    now: TimestampMs,
+) -> Option<ContainerView> {
     let container = local.container.as_ref()?;
     let at = wall_ms(container);
     let age = at.map(|at| words_for(now.since(at)));
@@ -58,7 +64,6 @@ pub fn view(id: TaskId, local: &Local, task: Option<&AssignedTask>, now: Timesta
     };
     let spec = task.map(|t| &t.spec);
     let container_spec = spec.map(|s| &s.task.container);
-    let words = container_spec.map(|c| c.command.iter().chain(&c.args).map(String::as_str).collect::<Vec<_>>());
     let (pid, started_at_ms) = match container {
         Container::Running { pid, started_at_ms } => (*pid, *started_at_ms),
         _ => (0, 0),
@@ -67,7 +72,7 @@ pub fn view(id: TaskId, local: &Local, task: Option<&AssignedTask>, now: Timesta
         task: id,
         name: task.map_or_else(|| id.to_string(), |t| format!("{}.{}.{id}", t.spec.name, t.slot)),
         image: container_spec.map(|c| c.image.clone()).unwrap_or_default(),
-        command: words.unwrap_or_default().join(" "),
+        command: argv.join(" "),
         created_at_ms: at.map_or(0, |at| at.0),
         state: state.into(),
         status,
@@ -136,11 +141,13 @@ mod tests {
         let now = TimestampMs(100_000);
         let running = Container::Running { pid: 7, started_at_ms: 97_000 };
         let local = Local { container: Some(running), wellness: Wellness::Healthy, ..Local::default() };
-        let shown = view(TaskId(1), &local, None, now).unwrap();
+        let argv = ["httpd".to_owned(), "-f".to_owned()];
+        let shown = view(TaskId(1), &local, None, &argv, now).unwrap();
+        assert_eq!(shown.command, "httpd -f");
         assert_eq!((shown.state.as_str(), shown.status.as_str(), shown.pid), ("running", "Up 3 seconds (healthy)", 7));
         let exited = Container::Exited { code: 2, oom: false, at_ms: 40_000 };
-        let shown = view(TaskId(1), &Local { container: Some(exited), ..Local::default() }, None, now).unwrap();
+        let shown = view(TaskId(1), &Local { container: Some(exited), ..Local::default() }, None, &[], now).unwrap();
         assert_eq!((shown.status.as_str(), shown.exit_code), ("Exited (2) About a minute ago", Some(2)));
-        assert_eq!(view(TaskId(1), &Local::default(), None, now), None);
+        assert_eq!(view(TaskId(1), &Local::default(), None, &[], now), None);
     }
 }

@@ -392,7 +392,7 @@ impl Wire for Record {
             Self::Retired(r) => Pb::Retired(r.to_pb()),
             Self::Cursor(r) => Pb::Cursor(r.to_pb()),
         };
-        pb::Record { record: Some(record) }
+        pb::Record { record: Some(record), shared_spec: None }
     }
 
     fn from_pb(pb: pb::Record) -> Result<Self, WireError> {

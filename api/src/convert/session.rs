@@ -1,5 +1,6 @@
 //! The session between worker and manager.
 
+use rswarm_types::NetworkId;
 use rswarm_types::session::*;
 
 use crate::pb;
@@ -8,7 +9,19 @@ use crate::wire::{Wire, WireError, required, wire_enum, wire_struct};
 wire_enum!(Leaving { Restart = 0, Shutdown = 1 });
 wire_enum!(CloseReason { Stale = 0, Superseded = 1, Clone = 2, Removed = 3 });
 wire_struct!(Open => pb::Open { node, boot_id, sandboxes, raft_lost; applied, description });
+wire_struct!(Settled => pb::Settled { everywhere, networks });
 wire_struct!(StreamRequest => pb::StreamRequest { id, task, follow, tail, since_ns });
+
+/// How far a network has settled.
+impl Wire for (NetworkId, u64) {
+    type Pb = pb::NetworkSettled;
+    fn to_pb(&self) -> pb::NetworkSettled {
+        pb::NetworkSettled { network: self.0.to_pb(), index: self.1 }
+    }
+    fn from_pb(pb: pb::NetworkSettled) -> Result<Self, WireError> {
+        Ok((Wire::from_pb(pb.network)?, pb.index))
+    }
+}
 
 impl Wire for LogLine {
     type Pb = pb::LogLine;
@@ -64,7 +77,7 @@ impl Wire for Up {
 impl Wire for Down {
     type Pb = pb::DownMessage;
     fn to_pb(&self) -> pb::DownMessage {
-        use pb::down_message::{Behind, Closed, Down as Pb, NodeChange, Opened, Reported, Settled};
+        use pb::down_message::{Behind, Closed, Down as Pb, NodeChange, Opened, Reported};
         let down = match self {
             Self::Opened { epoch } => Pb::Opened(Opened { epoch: *epoch }),
             Self::Behind { at } => Pb::Behind(Behind { at: Some(at.to_pb()) }),
@@ -73,7 +86,7 @@ impl Wire for Down {
             Self::Node { role, member, control } => {
                 Pb::Node(NodeChange { role: role.to_pb(), member: member.to_pb(), control: control.to_pb() })
             }
-            Self::Settled { index } => Pb::Settled(Settled { index: *index }),
+            Self::Settled(settled) => Pb::Settled(settled.to_pb()),
             Self::Reported { number } => Pb::Reported(Reported { number: *number }),
             Self::Stream(request) => Pb::Stream(request.to_pb()),
         };
@@ -91,7 +104,7 @@ impl Wire for Down {
                 member: Wire::from_pb(node.member)?,
                 control: Wire::from_pb(node.control)?,
             },
-            Pb::Settled(settled) => Self::Settled { index: settled.index },
+            Pb::Settled(settled) => Self::Settled(Wire::from_pb(settled)?),
             Pb::Reported(reported) => Self::Reported { number: reported.number },
             Pb::Stream(request) => Self::Stream(Wire::from_pb(request)?),
         })

@@ -104,7 +104,7 @@ pub struct Inspect {
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  rswarm network rm backend")]
 pub struct Rm {
-    /// A network that does not exist is no error
+    /// A network that does not exist is no error; the network of the routing mesh is removed without a question
     #[arg(long, short)]
     pub force: bool,
     #[arg(value_name = "NETWORK", required = true)]

@@ -19,12 +19,12 @@ fn availability(addresses: &Addresses) -> Result<i32> {
 }
 
 pub async fn init(client: &Client, args: Init) -> Result<()> {
-    let spec = specs::cluster_spec(&args)?;
+    let (spec, availability) = specs::cluster_spec(&args)?;
     let request = pb::InitRequest {
         advertise_address: args.addresses.advertise_addr.clone(),
         listen_address: args.addresses.listen_addr.clone(),
         data_path_address: args.addresses.data_path_addr.clone(),
-        availability: availability(&args.addresses)?,
+        availability: availability.to_pb(),
         spec: Some(spec.to_pb()),
     };
     let reply = client.node(request, async |mut c, r| c.init(r).await).await?;

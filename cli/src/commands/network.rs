@@ -9,6 +9,7 @@ use rswarm_types::task::Task;
 use super::{networks, nodes, services};
 use crate::args::network::{Create, Inspect, Ls, Network, Rm};
 use crate::client::{Client, is_missing, reference};
+use crate::confirm::is_confirmed;
 use crate::docker_json::{self, Attached};
 use crate::errors::{Error, Result};
 use crate::filter::Filters;
@@ -91,9 +92,37 @@ async fn attached(client: &Client, network: &NetworkNoun) -> Result<Vec<Attached
     Ok(all)
 }
 
+/// Asks before the network of the routing mesh goes; all others go without a question.
+async fn may_remove(client: &Client, name: &str) -> Result<bool> {
+    let network: NetworkNoun = match client.read(reference(name), async |mut c, r| c.get_network(r).await).await {
+        // The removal itself says so.
+        Err(error) if is_missing(&error) => return Ok(true),
+        found => Wire::from_pb(found?)?,
+    };
+    if !network.spec.ingress {
+        return Ok(true);
+    }
+    let question = format!(
+        "Network \"{}\" is the routing mesh: without it no service can publish ports in ingress mode, until another \
+         is made with: rswarm network create --driver overlay --ingress NAME\nRemove it?",
+        network.spec.name
+    );
+    is_confirmed(&question, "--force")
+}
+
 async fn rm(client: &Client, args: Rm) -> Result<()> {
     let mut failed = Vec::new();
     for name in &args.networks {
+        if !args.force {
+            match may_remove(client, name).await {
+                Ok(true) => {}
+                Ok(false) => continue,
+                Err(error) => {
+                    failed.push(error);
+                    continue;
+                }
+            }
+        }
         match client.change(reference(name), async |mut c, r| c.remove_network(r).await).await {
             Ok(_) => line(name)?,
             Err(error) if args.force && is_missing(&error) => {}

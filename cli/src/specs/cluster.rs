@@ -2,18 +2,18 @@
 
 use ipnet::Ipv4Net;
 use rswarm_types::parse::parse_duration;
-use rswarm_types::spec::ClusterSpec;
+use rswarm_types::spec::{Availability, ClusterSpec};
 use rswarm_types::{limits, validate};
 
-use super::Problems;
+use super::{Problems, choice};
 use crate::args::cluster::Init;
-use crate::errors::{Error, Result};
+use crate::errors::Result;
 
-/// The settings that the flags describe.
+/// The settings that the flags describe, and the availability of the first node.
 ///
 /// # Errors
 /// Everything that is wrong with them, also what is not built yet.
-pub fn cluster_spec(args: &Init) -> Result<ClusterSpec> {
+pub fn cluster_spec(args: &Init) -> Result<(ClusterSpec, Availability)> {
     args.later.refuse()?;
     let mut problems = Problems::default();
     let mut spec = ClusterSpec { task_history_limit: args.task_history_limit, ..ClusterSpec::default() };
@@ -33,22 +33,24 @@ pub fn cluster_spec(args: &Init) -> Result<ClusterSpec> {
             format!("\"{}\": longer than an address", args.default_addr_pool_mask_length),
         ),
     }
-    if !args.default_addr_pool.is_empty() {
-        spec.address_pools.clear();
-    }
+    let mut pools = Vec::new();
     for text in &args.default_addr_pool {
         match text.parse::<Ipv4Net>() {
-            Ok(pool) => spec.address_pools.push(pool),
+            Ok(pool) => pools.push(pool),
             Err(_) => problems.add(
                 "--default-addr-pool",
                 format!("\"{text}\": not an IPv4 subnet\n       allowed: ADDRESS/LENGTH, e.g. 10.0.0.0/8"),
             ),
         }
     }
+    if !pools.is_empty() {
+        spec.address_pools = pools;
+    }
     if let Some(expiry) = problems.read("--cert-expiry", Some(&args.cert_expiry), parse_duration) {
         spec.cert_expiry = expiry;
     }
+    let availability = problems.read("--availability", Some(&args.addresses.availability), choice);
+    problems.broken(validate::cluster_spec(&spec));
     problems.finish()?;
-    let violations = validate::cluster_spec(&spec);
-    if violations.is_empty() { Ok(spec) } else { Err(Error::violations(&violations)) }
+    Ok((spec, availability.unwrap_or_default()))
 }

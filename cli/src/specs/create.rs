@@ -44,10 +44,7 @@ pub fn service_spec(args: &Create, around: &Surroundings<'_>) -> Result<ServiceS
     spec.task.networks = problems.each("--network", &args.network, parse_network);
     spec.endpoint.ports = problems.each("--publish", &args.publish, parse_publish).concat();
     flags::apply(&args.flags, &mut spec, &mut problems);
-    // What the managers would refuse is refused here too, before an image is looked up, and all at once.
-    for violation in validate::service_spec(&spec) {
-        problems.say(violation.to_string());
-    }
+    problems.broken(validate::service_spec(&spec));
     problems.finish()?;
     Ok(spec)
 }

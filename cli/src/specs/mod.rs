@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use rswarm_types::parse::{ParseError, parse_label};
+use rswarm_types::validate::Violation;
 
 use crate::errors::{Error, Result};
 
@@ -61,6 +62,11 @@ impl Problems {
     /// Reads `KEY=VALUE`s.
     pub fn labels(&mut self, flag: &str, texts: &[String]) -> BTreeMap<String, String> {
         self.each(flag, texts, parse_label).into_iter().collect()
+    }
+
+    /// The rules that the whole breaks: what the managers would refuse is refused here too, all at once.
+    pub fn broken(&mut self, violations: Vec<Violation>) {
+        violations.iter().for_each(|violation| self.say(violation.to_string()));
     }
 
     /// Nothing wrong, or all of it.

@@ -8,7 +8,7 @@ use rswarm_types::validate;
 
 use super::Problems;
 use crate::args::network::Create;
-use crate::errors::{Error, Result};
+use crate::errors::Result;
 
 /// The network that the flags describe.
 ///
@@ -43,9 +43,9 @@ pub fn network_spec(args: &Create) -> Result<NetworkSpec> {
         attachable: args.attachable,
         ingress: args.ingress,
     };
+    problems.broken(validate::network_spec(&spec));
     problems.finish()?;
-    let violations = validate::network_spec(&spec);
-    if violations.is_empty() { Ok(spec) } else { Err(Error::violations(&violations)) }
+    Ok(spec)
 }
 
 /// Each gateway and range goes to the subnet that holds it.

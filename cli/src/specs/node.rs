@@ -5,12 +5,12 @@ use rswarm_types::validate;
 
 use super::{Problems, choice};
 use crate::args::node::Update;
-use crate::errors::{Error, Result};
+use crate::errors::Result;
 
 /// Puts the changes into a node's spec.
 ///
 /// # Errors
-/// Everything that is wrong with the flags.
+/// Everything that is wrong with the flags, and with the spec that they make.
 pub fn change_node(args: &Update, spec: &mut NodeSpec) -> Result<()> {
     let mut problems = Problems::default();
     if let Some(availability) = problems.read("--availability", args.availability.as_ref(), choice) {
@@ -28,7 +28,6 @@ pub fn change_node(args: &Update, spec: &mut NodeSpec) -> Result<()> {
         }
     }
     spec.labels.extend(problems.labels("--label-add", &args.label_add));
-    problems.finish()?;
-    let violations = validate::node_spec(spec);
-    if violations.is_empty() { Ok(()) } else { Err(Error::violations(&violations)) }
+    problems.broken(validate::node_spec(spec));
+    problems.finish()
 }

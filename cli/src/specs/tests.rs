@@ -156,6 +156,37 @@ fn all_problems_of_a_command_line_come_at_once_and_name_flag_value_and_what_is_a
 }
 
 #[test]
+fn unreadable_flags_and_broken_rules_come_at_once_whatever_is_changed() {
+    fn check<T: std::fmt::Debug>(result: Result<T>, parts: &[&str]) {
+        let text = result.unwrap_err().report();
+        assert_eq!(text.matches("error: ").count(), parts.len(), "{text}");
+        for part in parts {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+    check(create("--name -bad- --limit-memory lots nginx"), &["--limit-memory", "-bad-"]);
+    let old = created("--endpoint-mode dnsrr");
+    check(update(&old, "--publish-add 80:80 --limit-memory lots"), &["--limit-memory", "dnsrr"]);
+    let Command::Network(args::network::Network::Create(network)) =
+        command("rswarm network create -d overlay --gateway x --opt =y b@d")
+    else {
+        panic!()
+    };
+    check(network_spec(&network), &["--gateway", "--opt", "b@d"]);
+    let Command::Node(args::node::Node::Update(node)) =
+        command("rswarm node update --availability gone --label-add =1 n1")
+    else {
+        panic!()
+    };
+    let mut old = NodeSpec { name: "-bad-".into(), ..NodeSpec::default() };
+    check(change_node(&node, &mut old), &["--availability", "--label-add", "-bad-"]);
+    let Command::Init(cluster) = command("rswarm init --availability gone --data-path-port 80 --cert-expiry x") else {
+        panic!()
+    };
+    check(cluster_spec(&cluster), &["--availability", "--cert-expiry", "data-path-port"]);
+}
+
+#[test]
 fn what_docker_has_and_we_have_not_is_refused_by_name() {
     for (flags, name) in [
         ("--mode replicated-job nginx", "replicated-job is not built yet"),
@@ -278,8 +309,8 @@ fn init_reads_the_clusters_settings() {
         let Command::Init(args) = command(&format!("rswarm init {flags}")) else { panic!() };
         cluster_spec(&args)
     };
-    assert_eq!(init("").unwrap(), ClusterSpec::default());
-    let spec = init(
+    assert_eq!(init("").unwrap(), (ClusterSpec::default(), Availability::Active));
+    let (spec, _) = init(
         "--data-path-port 7000 --default-addr-pool 10.20.0.0/16 --default-addr-pool-mask-length 26 --cert-expiry 48h \
          --task-history-limit -1 --snapshot-interval 500",
     )
@@ -289,6 +320,7 @@ fn init_reads_the_clusters_settings() {
     for (flags, part) in [
         ("--cert-expiry 1m", "cert"),
         ("--default-addr-pool x", "--default-addr-pool \"x\""),
+        ("--availability gone", "--availability \"gone\""),
         ("--max-snapshots 1", "--max-snapshots"),
         ("--external-ca protocol=cfssl,url=https://x", "--external-ca is not built yet"),
         ("--dispatcher-heartbeat 5s", "--dispatcher-heartbeat is not built yet"),

@@ -13,7 +13,7 @@ use rswarm_types::validate;
 use super::create::{address, last_of_each};
 use super::{Problems, Surroundings, flags};
 use crate::args::service_update::Update;
-use crate::errors::{Error, Result};
+use crate::errors::Result;
 
 /// Puts the changes into a spec. `network_id` finds the id of a network that the user names.
 ///
@@ -39,9 +39,8 @@ pub fn change_service(
         spec.task.force_update += 1;
     }
     flags::apply(&args.flags, spec, &mut problems);
-    problems.finish()?;
-    let violations = validate::service_spec(spec);
-    if violations.is_empty() { Ok(()) } else { Err(Error::violations(&violations)) }
+    problems.broken(validate::service_spec(spec));
+    problems.finish()
 }
 
 fn labels(

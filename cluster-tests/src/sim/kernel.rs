@@ -291,6 +291,10 @@ impl Host for Handle {
         self.kernel.lock().containers.iter().map(|(task, unit)| (*task, unit.container.clone())).collect()
     }
 
+    fn argv(&self, _: TaskId) -> Vec<String> {
+        Vec::new()
+    }
+
     fn changes(&self) -> BoxStream<'static, ()> {
         WatchStream::new(self.kernel.inner.changed.subscribe()).map(|_| ()).boxed()
     }

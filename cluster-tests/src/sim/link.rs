@@ -212,7 +212,7 @@ fn name_of_down(down: &Down) -> &'static str {
         Down::Closed { .. } => "closed",
         Down::Assignments(_) => "assignments",
         Down::Node { .. } => "node",
-        Down::Settled { .. } => "settled",
+        Down::Settled(_) => "settled",
         Down::Reported { .. } => "reported",
         Down::Stream(_) => "stream",
     }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rswarm_types::NodeId;
-use rswarm_types::session::{Down, Leaving};
+use rswarm_types::session::{Down, Leaving, Settled};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
@@ -33,18 +33,12 @@ struct Entry {
 }
 
 /// All sessions of this manager. Cheap to clone.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Sessions {
     table: Arc<Mutex<BTreeMap<NodeId, Entry>>>,
     /// Something that the leader should hear at once.
     urgent: Arc<Notify>,
-    settled: watch::Sender<u64>,
-}
-
-impl Default for Sessions {
-    fn default() -> Self {
-        Self { table: Arc::default(), urgent: Arc::default(), settled: watch::Sender::new(0) }
-    }
+    settled: watch::Sender<Settled>,
 }
 
 impl Sessions {
@@ -117,16 +111,16 @@ impl Sessions {
         down.is_some_and(|down| down.try_send(message).is_ok())
     }
 
-    /// The index that every node that matters has in its kernel.
-    pub fn settled(&self) -> watch::Receiver<u64> {
+    /// How far the cluster has settled.
+    pub fn settled(&self) -> watch::Receiver<Settled> {
         self.settled.subscribe()
     }
 
     /// Learns how far the cluster has settled.
-    pub fn set_settled(&self, index: u64) {
+    pub fn set_settled(&self, settled: Settled) {
         self.settled.send_if_modified(|current| {
-            let changed = *current != index;
-            *current = index;
+            let changed = *current != settled;
+            *current = settled;
             changed
         });
     }

@@ -154,8 +154,8 @@ impl Session {
                 },
                 _ = inbox.changed() => self.push(arrival, &mut told).await,
                 Ok(()) = settled.changed() => {
-                    let index = *settled.borrow_and_update();
-                    send(arrival, Down::Settled { index }).await
+                    let settled = settled.borrow_and_update().clone();
+                    send(arrival, Down::Settled(settled)).await
                 }
                 _ = check.tick() => {
                     if self.consensus.hears_leader() {

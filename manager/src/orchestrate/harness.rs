@@ -25,7 +25,7 @@ use crate::feed::everything;
 
 /// What becomes of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(crate) enum Fate {
     Runs,
     /// It never gets to RUNNING.
     FailsAtOnce,
@@ -34,9 +34,9 @@ pub(super) enum Fate {
 }
 
 /// Who decides on the fate of a task.
-pub(super) type Oracle = Box<dyn Fn(&Task) -> Fate>;
+pub(crate) type Oracle = Box<dyn Fn(&Task) -> Fate>;
 
-pub(super) struct Lab {
+pub(crate) struct Lab {
     pub state: State,
     pub now: u64,
     pub fate: Oracle,
@@ -398,7 +398,7 @@ pub(crate) fn init() -> Body {
 }
 
 /// A replicated service.
-pub(super) fn replicated(name: &str, replicas: u64) -> ServiceSpec {
+pub(crate) fn replicated(name: &str, replicas: u64) -> ServiceSpec {
     ServiceSpec {
         name: name.into(),
         task: TaskSpec {
@@ -415,6 +415,6 @@ pub(super) fn global(name: &str) -> ServiceSpec {
 }
 
 /// The service joins this network.
-pub(super) fn join_network(spec: &mut ServiceSpec, name: &str) {
+pub(crate) fn join_network(spec: &mut ServiceSpec, name: &str) {
     spec.task.networks = vec![NetworkAttachment { target: name.into(), ..NetworkAttachment::default() }];
 }

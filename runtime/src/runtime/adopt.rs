@@ -95,7 +95,6 @@ fn lose(inner: &Inner, id: &str, order: Option<&Order>, why: String) {
 }
 
 fn end(inner: &Inner, id: &str, order: Option<&Order>, state: ContainerState) {
-    let volumes = order.map(|o| o.plan.volumes().map(str::to_owned).collect()).unwrap_or_default();
     let init = ProcessId { pid: 0, start_time: 0 };
-    inner.table().insert(id.to_owned(), Entry { state, init, volumes });
+    inner.table().insert(id.to_owned(), Entry::of(order.map(|order| &order.plan), state, init));
 }

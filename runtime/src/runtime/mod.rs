@@ -135,7 +135,15 @@ struct Inner {
 struct Entry {
     state: ContainerState,
     init: ProcessId,
+    argv: Vec<String>,
     volumes: Vec<String>,
+}
+
+impl Entry {
+    fn of(plan: Option<&ContainerPlan>, state: ContainerState, init: ProcessId) -> Self {
+        let volumes = plan.into_iter().flat_map(ContainerPlan::volumes).map(str::to_owned).collect();
+        Self { state, init, argv: plan.map(|plan| plan.argv.clone()).unwrap_or_default(), volumes }
+    }
 }
 
 impl Runtime {
@@ -187,6 +195,11 @@ impl Runtime {
     pub fn observe(&self) -> Vec<Observed> {
         let table = self.inner.table();
         table.iter().map(|(id, entry)| Observed { id: id.clone(), state: entry.state.clone() }).collect()
+    }
+
+    /// Program and arguments of a container; empty = there is none, or its plan cannot be read.
+    pub fn argv(&self, id: &str) -> Vec<String> {
+        self.inner.table().get(id).map(|entry| entry.argv.clone()).unwrap_or_default()
     }
 
     /// Ends of containers from now on. A listener that lags must [`observe`](Runtime::observe) again.
@@ -300,8 +313,7 @@ impl Inner {
     fn watch(self: &Arc<Self>, order: &Order, init: ProcessId, started_at_ns: u64, shim: OwnedFd) {
         let id = order.plan.id.clone();
         let state = ContainerState::Running { pid: init.pid, started_at_ns };
-        let volumes = order.plan.volumes().map(str::to_owned).collect();
-        self.table().insert(id.clone(), Entry { state, init, volumes });
+        self.table().insert(id.clone(), Entry::of(Some(&order.plan), state, init));
         let watching = watch::watch(Arc::clone(self), id, shim);
         self.tasks.spawn_on(watching, &self.executor);
     }

@@ -103,8 +103,8 @@ impl Draft {
         self.put_task(task);
     }
 
-    /// Dropped unless the node still takes the task: ready, active, as constrained, with room and
-    /// free ports. The scheduler judged the same on what may be an older state.
+    /// Dropped unless the node still takes the task: ready, active, as constrained, with room, free
+    /// ports and not too many of its service. The scheduler judged the same on what may be an older state.
     pub(super) fn assign_task(&mut self, id: TaskId, version: u64, node_id: NodeId) {
         let Some(mut task) = self.current_task(id, version) else { return };
         let is_elsewhere = task.node.is_some_and(|node| node != node_id);
@@ -135,6 +135,19 @@ impl Draft {
             && fits(wanted.reserve_cpu.0, load.cpu.0, node.description.cpus.0)
             && fits(wanted.reserve_memory.0, load.memory.0, node.description.memory.0)
             && fixed_host_ports(task).all(|(port, protocol)| !self.state.is_host_port_used(node.id, port, protocol))
+            && !self.is_crowded(node.id, task)
+    }
+
+    /// Whether the node has as many wanted tasks of the task's service as one node may have.
+    fn is_crowded(&self, node: NodeId, task: &Task) -> bool {
+        let max = task.spec.task.placement.max_replicas_per_node;
+        let is_counted = |mate: &&Arc<Task>| {
+            let state = mate.status.state;
+            let is_here = state >= TaskState::Assigned && !state.is_terminal();
+            mate.service == task.service && is_here && mate.desired <= DesiredState::Running
+        };
+        // Most services have no such limit: theirs pay nothing.
+        max > 0 && self.state.tasks_on_node(node).filter(is_counted).count() as u64 >= max
     }
 
     pub(super) fn explain_task(&mut self, id: TaskId, version: u64, error: &str) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 use rswarm_types::TaskId;
 use rswarm_types::assignment::{AssignedTask, Assignments, LogId};
 use rswarm_types::limits::{DRAIN_WAIT_MS, STOP_GRACE_MS};
-use rswarm_types::session::{Down, Leaving};
+use rswarm_types::session::{Down, Leaving, Settled};
 use rswarm_types::task_state::{DesiredState, TaskState};
 
 use crate::fake::{Bench, FakeHost, Session};
@@ -23,6 +23,7 @@ fn orders(index: u64, desired: DesiredState) -> Assignments {
 fn stop_at(index: u64, stop_at: u64) -> Assignments {
     let mut orders = orders(index, DesiredState::Shutdown);
     orders.tasks[0].stop_at = stop_at;
+    orders.tasks[0].ingress = Some([10, 0, 0, 9].into());
     orders
 }
 
@@ -48,6 +49,7 @@ async fn a_task_is_prepared_started_and_reported() {
     assert_eq!(bench.host.done(), ["prepare 1", "start 1"]);
     let views = bench.worker.containers().await;
     assert_eq!((views.len(), views[0].state.as_str()), (1, "running"));
+    assert_eq!(views[0].command, "of the image");
     assert!(bench.worker.has_running().await);
     bench.host.end(TASK, 3);
     let status = session.until(TASK, |s| s.sandbox_gone).await;
@@ -81,7 +83,7 @@ async fn a_stop_waits_until_settled_and_kills_after_the_grace() {
     session.orders(stop_at(5, 5)).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(bench.host.at("Stop 1"), None, "load balancers still send here");
-    session.send(Down::Settled { index: 5 }).await;
+    session.send(Down::Settled(Settled { everywhere: 5, networks: Vec::new() })).await;
     let status = session.state(TASK, TaskState::Shutdown).await;
     assert_eq!(status.exit_code, Some(137));
     let (stop, kill) = (bench.host.at("Stop 1").unwrap(), bench.host.at("Kill 1").unwrap());

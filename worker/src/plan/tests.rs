@@ -2,6 +2,9 @@ use std::sync::Arc;
 
 use rswarm_types::spec::{NetworkAttachment, PublishMode, ServiceSpec};
 
+use rswarm_types::NetworkId;
+use rswarm_types::task::Attachment;
+
 use super::*;
 
 const TASK: TaskId = TaskId(1);
@@ -30,7 +33,8 @@ fn exited(code: i32) -> Local {
 
 fn decide(task: Option<AssignedTask>, local: Local, orders: Orders, settled: u64) -> Plan {
     let assignments = Assignments { tasks: task.into_iter().collect(), ..Default::default() };
-    let moment = Moment { orders, now_ms: NOW, settled };
+    let settled = Settled { everywhere: settled, networks: vec![(NetworkId(1), 5), (NetworkId(2), 9)] };
+    let moment = Moment { orders, now_ms: NOW, settled: &settled };
     plan(&assignments, &BTreeMap::from([(TASK, local)]), moment)
 }
 
@@ -101,7 +105,15 @@ fn a_container_that_ends_says_why() {
 
 #[test]
 fn a_stop_waits_for_load_balancers_then_for_the_container_then_no_longer() {
-    let stopping = |stop_at| AssignedTask { stop_at, ..task(DesiredState::Shutdown) };
+    let in_mesh = Some([10, 0, 0, 9].into());
+    let stopping = |stop_at| AssignedTask { stop_at, ingress: in_mesh, ..task(DesiredState::Shutdown) };
+    let on = |networks: &[u128]| {
+        let attachment = |id: &u128| {
+            let (network, address) = (NetworkId(*id), [10, 0, 1, 2].into());
+            Attachment { network, address, aliases: Vec::new() }
+        };
+        AssignedTask { attachments: networks.iter().map(attachment).collect(), ingress: None, ..stopping(7) }
+    };
     let heard = |at: u64| Local { stop_heard_ms: Some(at), ..up(TaskState::Running) };
     let sent = |at: u64| Local { stop_sent_ms: Some(at), ..heard(NOW - 90_000) };
     let killed = |at: u64| Local { killed_ms: Some(at), ..sent(NOW - 60_000) };
@@ -109,6 +121,11 @@ fn a_stop_waits_for_load_balancers_then_for_the_container_then_no_longer() {
         ("at once", stopping(0), heard(NOW), 0, "Stop", None),
         ("not settled", stopping(7), heard(NOW), 6, "", Some(NOW + DRAIN_WAIT_MS)),
         ("settled", stopping(7), heard(NOW), 7, "Stop", None),
+        ("in no kernel", on(&[]), heard(NOW), 0, "Stop", None),
+        ("settled on its network", on(&[2]), heard(NOW), 0, "Stop", None),
+        ("not on another one", on(&[1, 2]), heard(NOW), 9, "", Some(NOW + DRAIN_WAIT_MS)),
+        ("on one not told of", on(&[3]), heard(NOW), 6, "", Some(NOW + DRAIN_WAIT_MS)),
+        ("but everywhere", on(&[3]), heard(NOW), 7, "Stop", None),
         ("waited enough", stopping(7), heard(NOW - DRAIN_WAIT_MS), 6, "Stop", None),
         ("in grace", stopping(7), sent(NOW - 1), 0, "", Some(NOW - 1 + STOP_GRACE_MS)),
         ("grace is over", stopping(7), sent(NOW - STOP_GRACE_MS), 0, "Kill", Some(NOW + KILL_AGAIN_MS)),
