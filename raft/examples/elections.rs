@@ -138,7 +138,7 @@ async fn measure(folder: &Path, (heartbeat, min, max): (u64, u64, u64)) -> Resul
     let (net, stall) = (Net::default(), Arc::new(AtomicU64::new(0)));
     let mut members = Vec::new();
     for id in 1..=3 {
-        let disk = Stalling(Folder::open(folder.join(format!("{heartbeat}-{id}")))?, Arc::clone(&stall));
+        let disk = Stalling(Folder::open(folder.join(format!("{heartbeat}-{max}-{id}")))?, Arc::clone(&stall));
         let timed = |config: &mut Config| {
             (config.heartbeat_ms, config.election_min_ms, config.election_max_ms) = (heartbeat, min, max);
         };

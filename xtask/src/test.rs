@@ -127,8 +127,8 @@ fn counted(command: &mut Command) -> Result<(Counts, bool)> {
 /// The counts of a closing line of nextest (`Summary …`) or of a test binary (`test result: …`).
 fn result_line(line: &str) -> Option<Counts> {
     let line = without_colours(line);
-    let line = line.trim_start();
-    if !line.starts_with("Summary [") && !line.starts_with("test result: ") {
+    // nextest shows what a failed test's own harness said, indented: that is counted in its summary.
+    if !line.trim_start().starts_with("Summary [") && !line.starts_with("test result: ") {
         return None;
     }
     let words: Vec<&str> =
@@ -173,6 +173,7 @@ mod tests {
                 Some((5, 0)),
             ),
             ("test result: FAILED. 5 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out", Some((5, 2))),
+            ("    test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 1 filtered out", None),
             ("test a_test_that_says_3_passed ... ok", None),
         ] {
             assert_eq!(result_line(line).map(|c| (c.passed, c.failed)), wanted, "{line}");
