@@ -23,6 +23,13 @@ pub enum AddressError {
     None,
     #[error("invalid {flag} \"{text}\": an address that others can reach is needed, not a wildcard")]
     Wildcard { flag: &'static str, text: String },
+    #[error("containers cannot talk by {0}: only IPv4 is carried; give such an address with --data-path-addr")]
+    NotIpv4(IpAddr),
+    #[error(
+        "invalid --advertise-addr \"{advertised}\": this host has no such address (it has: {there})\n       \
+         where a router translates it, say by which address of this host containers talk: --data-path-addr"
+    )]
+    Elsewhere { advertised: IpAddr, there: String },
 }
 
 /// An interface's address on this host.
@@ -110,24 +117,32 @@ pub fn listen(text: &str, there: &[Local]) -> Result<SocketAddr, AddressError> {
     let (host, port) = split(FLAG, text)?;
     match host.parse::<IpAddr>() {
         Ok(address) if address.is_unspecified() => Ok(SocketAddr::new(address, port)),
-        _ => Ok(SocketAddr::new(resolve(FLAG, text, &host, there)?, port)),
+        _ => Ok(SocketAddr::new(resolve_own(FLAG, text, &host, there)?, port)),
     }
 }
 
-/// `--data-path-addr`; empty = the advertised address.
+/// `--data-path-addr`, always an address of this host; empty = the advertised one.
 ///
 /// # Errors
 /// See [`AddressError`].
 pub fn data_path(text: &str, advertised: IpAddr, there: &[Local]) -> Result<IpAddr, AddressError> {
     const FLAG: &str = "--data-path-addr";
-    if text.is_empty() {
-        return Ok(advertised);
-    }
-    let form = AddressError::Form { flag: FLAG, text: text.to_owned() };
-    if text.contains(':') && text.parse::<IpAddr>().is_err() {
-        return Err(form);
-    }
-    resolve(FLAG, text, text, there)
+    let address = if text.is_empty() {
+        let is_own = there.iter().any(|l| l.address == advertised);
+        is_own.then_some(advertised).ok_or_else(|| AddressError::Elsewhere { advertised, there: list(there) })?
+    } else if text.contains(':') && text.parse::<IpAddr>().is_err() {
+        return Err(AddressError::Form { flag: FLAG, text: text.to_owned() });
+    } else {
+        resolve_own(FLAG, text, text, there)?
+    };
+    if address.is_ipv4() { Ok(address) } else { Err(AddressError::NotIpv4(address)) }
+}
+
+/// As [`resolve`], but only addresses of this host.
+fn resolve_own(flag: &'static str, text: &str, host: &str, there: &[Local]) -> Result<IpAddr, AddressError> {
+    let address = resolve(flag, text, host, there)?;
+    let is_own = there.iter().any(|l| l.address == address);
+    is_own.then_some(address).ok_or_else(|| AddressError::Unknown { flag, text: text.to_owned(), there: list(there) })
 }
 
 fn resolve(flag: &'static str, text: &str, host: &str, there: &[Local]) -> Result<IpAddr, AddressError> {
@@ -198,6 +213,29 @@ mod tests {
             assert_eq!(advertise(text, &host).ok(), expected, "{text}");
         }
         assert_eq!(listen("0.0.0.0:99", &host), Ok(([0, 0, 0, 0], 99).into()));
-        assert!(remote("manager 1").is_err());
+    }
+
+    #[test]
+    fn what_is_bound_or_carries_traffic_is_an_address_of_this_host() {
+        let host = there(&[("eth0", [10, 99, 0, 1])]);
+        let six =
+            [Local { interface: "lo".into(), address: IpAddr::from([0u16, 0, 0, 0, 0, 0, 0, 1]), is_loopback: true }];
+        let (own, other) = (IpAddr::from([10, 99, 0, 1]), IpAddr::from([1, 2, 3, 4]));
+        assert_eq!(data_path("", own, &host), Ok(own));
+        assert_eq!(data_path("eth0", other, &host), Ok(own), "a router may translate what is advertised");
+        let says = |error: AddressError, words: &[&str]| {
+            let text = error.to_string();
+            assert!(words.iter().all(|word| text.contains(word)), "{text}");
+        };
+        says(
+            data_path("", other, &host).expect_err("refused"),
+            &["--advertise-addr", "1.2.3.4", "--data-path-addr", "10.99.0.1"],
+        );
+        says(
+            data_path("1.2.3.4", own, &host).expect_err("refused"),
+            &["--data-path-addr", "1.2.3.4", "10.99.0.1 on eth0"],
+        );
+        says(data_path("::1", own, &six).expect_err("refused"), &["--data-path-addr", "::1", "only IPv4"]);
+        says(listen("1.2.3.4", &host).expect_err("refused"), &["--listen-addr", "1.2.3.4", "10.99.0.1 on eth0"]);
     }
 }
