@@ -163,7 +163,7 @@ async fn run(settings: Settings) -> Result<(), AnyError> {
     stop.cancel();
     daemon.tasks.close();
     if tokio::time::timeout(STOP_DEADLINE, daemon.tasks.wait()).await.is_err() {
-        tracing::debug!(left = daemon.tasks.len(), "tasks left behind");
+        tracing::warn!(left = daemon.tasks.len(), "tasks did not end in time");
     }
     // A socket that nobody serves would make clients wait.
     let _ = std::fs::remove_file(&socket);
@@ -176,6 +176,6 @@ async fn stop_roles(daemon: &Daemon) {
     let leaving = if member.worker.has_running().await { Leaving::Restart } else { Leaving::Shutdown };
     member.worker.stop(leaving).await;
     if let Some(running) = member.manager {
-        running.manager.stop().await;
+        running.stop().await;
     }
 }
