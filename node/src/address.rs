@@ -23,6 +23,12 @@ pub enum AddressError {
     None,
     #[error("invalid {flag} \"{text}\": an address that others can reach is needed, not a wildcard")]
     Wildcard { flag: &'static str, text: String },
+    #[error(
+        "invalid address of the manager \"{text}\": allowed is HOST[:PORT], e.g. 192.0.2.10 or manager.example:2377"
+    )]
+    Remote { text: String },
+    #[error("the manager's name \"{host}\" is not known on this host: {reason}")]
+    Name { host: String, reason: String },
     #[error("containers cannot talk by {0}: only IPv4 is carried; give such an address with --data-path-addr")]
     NotIpv4(IpAddr),
     #[error(
@@ -161,16 +167,22 @@ fn resolve(flag: &'static str, text: &str, host: &str, there: &[Local]) -> Resul
     })
 }
 
-/// A manager to join: `HOST[:PORT]` with an address.
+/// A manager to join, `HOST[:PORT]`: all addresses of the host, in the order in which they are to be tried.
 ///
 /// # Errors
-/// When it is no address.
-pub fn remote(text: &str) -> Result<SocketAddr, AddressError> {
-    const WHAT: &str = "address of the manager";
-    let (host, port) = split(WHAT, text)?;
-    host.parse()
-        .map(|address| SocketAddr::new(address, port))
-        .map_err(|_| AddressError::Form { flag: WHAT, text: text.to_owned() })
+/// When it is no address and no name that is known.
+pub async fn remote(text: &str) -> Result<Vec<SocketAddr>, AddressError> {
+    let (host, port) =
+        split("address of the manager", text).map_err(|_| AddressError::Remote { text: text.to_owned() })?;
+    let unknown = |reason: String| AddressError::Name { host: host.clone(), reason };
+    let found = tokio::net::lookup_host((host.as_str(), port)).await.map_err(|e| unknown(e.to_string()))?;
+    let mut addresses = Vec::new();
+    for address in found {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    if addresses.is_empty() { Err(unknown("the name has no address".into())) } else { Ok(addresses) }
 }
 
 #[cfg(test)]
@@ -237,5 +249,17 @@ mod tests {
         );
         says(data_path("::1", own, &six).expect_err("refused"), &["--data-path-addr", "::1", "only IPv4"]);
         says(listen("1.2.3.4", &host).expect_err("refused"), &["--listen-addr", "1.2.3.4", "10.99.0.1 on eth0"]);
+    }
+
+    #[tokio::test]
+    async fn a_manager_is_named_by_address_or_by_name() {
+        assert_eq!(remote("10.0.0.9").await, Ok(vec![([10, 0, 0, 9], 2377).into()]));
+        assert_eq!(remote("[::1]:4000").await, Ok(vec!["[::1]:4000".parse().expect("an address")]));
+        let local = remote("localhost:4000").await.expect("every host has it");
+        assert!(local.iter().all(|a| a.ip().is_loopback() && a.port() == 4000), "{local:?}");
+        let says = |error: AddressError, word: &str| assert!(error.to_string().contains(word), "{error}");
+        says(remote("manager 1").await.expect_err("refused"), "allowed is HOST[:PORT]");
+        says(remote("manager:0").await.expect_err("refused"), "allowed is HOST[:PORT]");
+        says(remote("no-such-host.invalid").await.expect_err("refused"), "no-such-host.invalid");
     }
 }

@@ -218,12 +218,12 @@ impl Daemon {
         if member.is_some() {
             return Err(MembershipError::AlreadyIn);
         }
-        let remote = address::remote(&join.remote)?;
         let there = address::local_addresses();
         let advertise = address::advertise(&join.advertise, &there)?;
         let listen = address::listen(&join.listen, &there)?;
         let data_path = address::data_path(&join.data_path, advertise.ip(), &there)?;
-        let admitted = admission::join(remote, &join.token, join.availability).await?;
+        let remotes = address::remote(&join.remote).await?;
+        let admitted = admission::join_any(&remotes, &join.token, join.availability).await?;
         self.data.forget_cluster()?;
         let credentials = admitted.files.credentials().map_err(FilesError::from)?;
         let file = NodeFile {
