@@ -31,6 +31,8 @@ const NODE_FILE_VERSION: u32 = 1;
 /// A joined node should have a session after so long.
 const JOIN_PATIENCE: Duration = Duration::from_secs(20);
 
+/// One that leaves looks so long for a manager to say goodbye to; longer, and silence has said it.
+const GOODBYE_PATIENCE: Duration = Duration::from_secs(3);
 /// The manager's listener and its connections end within so long: after the last calls, with room to spare.
 const SERVING_ENDS_WITHIN: Duration = Duration::from_secs(2);
 
@@ -609,11 +611,27 @@ impl Daemon {
         while tokio::time::Instant::now() < deadline {
             let still = self.member.lock().await.as_ref().is_some_and(|m| m.manager.is_some());
             if !still {
-                return;
+                return self.find_another_manager().await;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         tracing::warn!("leaving without having been demoted: no majority of the managers answered");
+    }
+}
+
+impl Daemon {
+    /// Waits a little until the worker's session is with another node's manager, which then hears the goodbye.
+    async fn find_another_manager(&self) {
+        let deadline = tokio::time::Instant::now() + GOODBYE_PATIENCE;
+        while tokio::time::Instant::now() < deadline {
+            let guard = self.member.lock().await;
+            let Some(member) = guard.as_ref() else { return };
+            if member.worker.connected().is_some_and(|manager| manager != member.file.advertise) {
+                return;
+            }
+            drop(guard);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 }
 
