@@ -170,3 +170,49 @@ fn logs_volumes_mounts_users_and_limits_of_a_service_are_as_ordered() {
     cluster.run("service rm box");
     cluster.until("the volume can be removed", || rswarm(box_, "volume rm kept").is_success());
 }
+
+/// Nothing of a cluster is on this host.
+fn is_outside(host: &Host) {
+    assert_eq!(must(host, "info --format {{.Swarm.LocalNodeState}}"), "inactive\n");
+    refused(host, "node ls").says(5, &["not part of a swarm"]);
+    let listening = host.exec(&["ss", "-Hlnt"]).unwrap().stdout;
+    assert!(!listening.contains(":2377"), "{listening}");
+    for name in ["node.json", "raft", "certificates", "ledger"] {
+        assert!(!host.data_dir().join(name).exists(), "{name} is left");
+    }
+}
+
+#[test]
+fn an_init_or_join_that_is_refused_or_fails_leaves_nothing_and_the_next_one_works() {
+    let lab = Lab::builder().hosts(["m1", "w1"]).build().unwrap();
+    let (manager, worker) = (lab.host("m1"), lab.host("w1"));
+    start(manager).unwrap();
+    start(worker).unwrap();
+    let own = manager.address();
+    refused(manager, "init --advertise-addr 1.2.3.4")
+        .says(2, &["--advertise-addr", "1.2.3.4", "--data-path-addr", &own]);
+    let line = format!("init --advertise-addr {own} --data-path-addr 1.2.3.4");
+    refused(manager, &line).says(2, &["--data-path-addr", "1.2.3.4", &own]);
+    is_outside(manager);
+    // A worker that cannot begin: a file stands where its folder of namespaces has to be.
+    let shell = |line: &str| manager.exec(&["sh", "-c", line]).unwrap().text().unwrap();
+    shell("rm -rf /run/rswarm/netns && touch /run/rswarm/netns");
+    refused(manager, &format!("init --advertise-addr {own}")).says(1, &["the worker does not start"]);
+    is_outside(manager);
+    shell("rm /run/rswarm/netns");
+    must(manager, &format!("init --advertise-addr {own}"));
+
+    let token = must(manager, "join-token --quiet worker");
+    let token = token.trim();
+    let advertise = worker.address();
+    let line = format!("join --token {token} --advertise-addr {advertise} --data-path-addr 1.2.3.4 {own}:2377");
+    refused(worker, &line).says(2, &["--data-path-addr", "1.2.3.4"]);
+    is_outside(worker);
+    assert_eq!(must(manager, "node ls --format {{.Hostname}}"), "m1\n", "nobody was admitted");
+    must(worker, &format!("join --token {token} --advertise-addr {advertise} {own}:2377"));
+    assert_eq!(must(manager, "node ls --format {{.Hostname}}").lines().count(), 2);
+
+    manager.stop_daemon(Duration::from_secs(30)).unwrap();
+    let log = std::fs::read_to_string(manager.log("daemon")).unwrap();
+    assert!(!log.contains("did not end in time") && !log.contains("left behind"), "everything ends by itself: {log}");
+}

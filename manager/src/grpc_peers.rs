@@ -16,6 +16,7 @@ use rswarm_types::command::Command;
 use rswarm_types::session::StreamRequest;
 use tonic::transport::Channel;
 
+use crate::lost_peers::LostPeers;
 use crate::peers::{PeerError, Peers, Proposed, RelayAnswer, SessionFact};
 
 /// A proposal may wait for a slow disk on two managers.
@@ -28,11 +29,12 @@ const RELAY_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct GrpcPeers {
     credentials: Credentials,
     channels: Arc<Mutex<BTreeMap<SocketAddr, Channel>>>,
+    lost: Arc<Mutex<LostPeers>>,
 }
 
 impl GrpcPeers {
     pub fn new(credentials: Credentials) -> Self {
-        Self { credentials, channels: Arc::default() }
+        Self { credentials, channels: Arc::default(), lost: Arc::default() }
     }
 
     fn client(&self, to: SocketAddr) -> ManagersClient<Channel> {
@@ -164,14 +166,17 @@ impl Transport for GrpcPeers {
             let reason = "not an address".to_owned();
             return Box::pin(async move { Err(TransportError::Unreachable { to, address, reason }) });
         };
-        let mut client = self.client(socket);
+        let (mut client, lost) = (self.client(socket), Arc::clone(&self.lost));
         Box::pin(async move {
             let call = client.raft(pb::RaftMessage { body: message });
-            match tokio::time::timeout(ttl, call).await {
+            let to_address = address.clone();
+            let answer = match tokio::time::timeout(ttl, call).await {
                 Ok(Ok(answer)) => Ok(answer.into_inner().body),
                 Ok(Err(status)) => Err(TransportError::Unreachable { to, address, reason: reason(&status) }),
                 Err(_) => Err(TransportError::Timeout { to, address, ttl }),
-            }
+            };
+            lost.lock().unwrap_or_else(PoisonError::into_inner).note(to, &to_address, &answer);
+            answer
         })
     }
 }

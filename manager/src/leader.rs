@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rswarm_types::command::{Body, Change};
-use rswarm_types::limits::{BATCH_CHANGES_MAX, TICK_PERIOD_MS};
+use rswarm_types::limits::{BATCH_CHANGES_MAX, HEARTBEAT_PERIOD_MS, TICK_PERIOD_MS};
 use rswarm_types::units::TimestampMs;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +18,9 @@ use crate::roles;
 const HEALTH_PERIOD: Duration = Duration::from_millis(100);
 /// A leader that wakes so much later than it wanted was stopped: what it missed is not the nodes' silence.
 const OVERSLEPT: Duration = Duration::from_millis(1_000);
+/// A leader that wakes so much later than it wanted lacks processor time: that much is not the nodes' silence either.
+const LATE: Duration = Duration::from_millis(HEARTBEAT_PERIOD_MS);
+const _: () = assert!(LATE.as_millis() < OVERSLEPT.as_millis());
 /// How often everything is looked at, whatever changed: it must find nothing to do.
 const FULL_PASS_PERIOD: Duration = Duration::from_secs(10);
 /// How soon everything is looked at again after decisions that were not applied; doubled while that goes on.
@@ -153,13 +156,15 @@ async fn sleep_until(wake_at: Option<TimestampMs>, now: TimestampMs) {
 }
 
 async fn judge(consensus: &Consensus, liveness: &Liveness, term: u64) {
-    let mut has_slept = false;
+    let mut late = Duration::ZERO;
     while reigns(consensus, term) {
         // Without a majority no session is open; in a stopped process none is read.
-        if has_slept || !consensus.hears_leader() {
+        if late > OVERSLEPT || !consensus.hears_leader() {
             liveness.was_deaf();
+        } else if late > LATE {
+            liveness.was_late(late);
         }
-        for body in liveness.verdicts(&consensus.local(), consensus.now()) {
+        for body in liveness.verdicts(&consensus.local(), consensus.member(), consensus.now()) {
             if let Body::SetNodeState { node, state, message, .. } = &body {
                 tracing::info!(node.id = %node, %state, message, "node state changes");
             }
@@ -169,7 +174,7 @@ async fn judge(consensus: &Consensus, liveness: &Liveness, term: u64) {
         }
         let asleep = Instant::now();
         tokio::time::sleep(HEALTH_PERIOD).await;
-        has_slept = asleep.elapsed() > HEALTH_PERIOD + OVERSLEPT;
+        late = asleep.elapsed().saturating_sub(HEALTH_PERIOD);
     }
 }
 

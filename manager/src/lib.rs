@@ -13,6 +13,7 @@ pub mod feed;
 mod grpc_peers;
 mod leader;
 pub mod liveness;
+mod lost_peers;
 pub mod machine;
 pub mod manager;
 pub mod orchestrate;

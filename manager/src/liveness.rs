@@ -131,15 +131,28 @@ impl Liveness {
             .is_some_and(|h| h.at.elapsed() < Duration::from_millis(HEARTBEAT_TIMEOUT_MS))
     }
 
+    /// This leader was late by so much: that is its own silence, nobody else's.
+    pub fn was_late(&self, by: Duration) {
+        let now = Instant::now();
+        let mut ears = self.lock();
+        let later = |at: Instant| (at + by).min(now);
+        ears.elected = later(ears.elected);
+        ears.nodes.values_mut().for_each(|heard| heard.at = later(heard.at));
+        ears.opened.values_mut().for_each(|(_, at)| *at = later(*at));
+    }
+
     /// Which nodes change their state now, by the rules of DESIGN §4a.
-    pub fn verdicts(&self, snapshot: &Snapshot, now: TimestampMs) -> Vec<Body> {
+    ///
+    /// `leader` is this manager: while it leads, its own node is not silent, however late its own worker is.
+    pub fn verdicts(&self, snapshot: &Snapshot, leader: MemberId, now: TimestampMs) -> Vec<Body> {
         let mut ears = self.lock();
         ears.opened.retain(|id, _| snapshot.state.node(*id).is_some());
-        snapshot.state.nodes().filter_map(|node| verdict(&mut ears, node, now)).collect()
+        let verdict = |node: &Arc<Node>| verdict(&mut ears, node, node.membership.member.0 == leader.0, now);
+        snapshot.state.nodes().filter_map(verdict).collect()
     }
 }
 
-fn verdict(ears: &mut Ears, node: &Node, now: TimestampMs) -> Option<Body> {
+fn verdict(ears: &mut Ears, node: &Node, is_leader: bool, now: TimestampMs) -> Option<Body> {
     let silent_since = ears.silent_since(node);
     if matches!(node.status.state, NodeState::Down | NodeState::Disconnected) {
         return None;
@@ -156,7 +169,7 @@ fn verdict(ears: &mut Ears, node: &Node, now: TimestampMs) -> Option<Body> {
         }
         _ => {}
     }
-    if now < node.status.grace_until {
+    if is_leader || now < node.status.grace_until {
         return None;
     }
     let admitted_ago = now.since(node.admitted);
@@ -212,6 +225,11 @@ mod tests {
         SessionFact { node: MANAGER, epoch, applied: 0, silent_ms: 0, leaving: None, is_open: true }
     }
 
+    /// Manager 1 leads; the only node's is another one.
+    fn verdicts(liveness: &Liveness, snapshot: &Snapshot, now: TimestampMs) -> Vec<Body> {
+        liveness.verdicts(snapshot, MemberId(1), now)
+    }
+
     async fn wait(ms: u64) {
         tokio::time::sleep(Duration::from_millis(ms)).await;
     }
@@ -220,16 +238,16 @@ mod tests {
     async fn a_session_just_opened_is_not_silence_although_nothing_was_heard_of_it() {
         let (liveness, mut snapshot) = (Liveness::default(), cluster());
         liveness.absorb(MemberId(1), &[fact(3)]);
-        assert_eq!(liveness.verdicts(&snapshot, TimestampMs(1)), []);
+        assert_eq!(verdicts(&liveness, &snapshot, TimestampMs(1)), []);
         wait(HEARTBEAT_TIMEOUT_MS * 5).await;
         let now = TimestampMs(1 + HEARTBEAT_TIMEOUT_MS * 5);
-        assert_eq!(liveness.verdicts(&snapshot, now).len(), 1, "the old session is silent");
+        assert_eq!(verdicts(&liveness, &snapshot, now).len(), 1, "the old session is silent");
         open(&mut snapshot, 9, now);
-        assert_eq!(liveness.verdicts(&snapshot, now), [], "the new one is not yet");
+        assert_eq!(verdicts(&liveness, &snapshot, now), [], "the new one is not yet");
         wait(HEARTBEAT_TIMEOUT_MS - 1).await;
-        assert_eq!(liveness.verdicts(&snapshot, now), []);
+        assert_eq!(verdicts(&liveness, &snapshot, now), []);
         wait(1).await;
-        assert_eq!(liveness.verdicts(&snapshot, now).len(), 1, "nothing was ever heard of the new session");
+        assert_eq!(verdicts(&liveness, &snapshot, now).len(), 1, "nothing was ever heard of the new session");
     }
 
     #[tokio::test(start_paused = true)]
@@ -239,12 +257,40 @@ mod tests {
         for _ in 0..10 {
             wait(HEARTBEAT_TIMEOUT_MS - 1).await;
             liveness.absorb(MemberId(1), &[fact(3)]);
-            assert_eq!(liveness.verdicts(&snapshot, now), []);
+            assert_eq!(verdicts(&liveness, &snapshot, now), []);
         }
         wait(HEARTBEAT_TIMEOUT_MS).await;
-        assert_eq!(liveness.verdicts(&snapshot, now).len(), 1);
+        assert_eq!(verdicts(&liveness, &snapshot, now).len(), 1);
         liveness.elected();
-        assert_eq!(liveness.verdicts(&snapshot, now), [], "a new leader counts from its election");
+        assert_eq!(verdicts(&liveness, &snapshot, now), [], "a new leader counts from its election");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_is_not_down_while_it_leads_unless_it_says_goodbye() {
+        let (liveness, snapshot) = (Liveness::default(), cluster());
+        let leader = MemberId(snapshot.state.node(MANAGER).unwrap().membership.member.0);
+        liveness.absorb(leader, &[fact(3)]);
+        wait(HEARTBEAT_TIMEOUT_MS * 10).await;
+        let now = TimestampMs(HEARTBEAT_TIMEOUT_MS * 11);
+        assert_eq!(liveness.verdicts(&snapshot, leader, now), []);
+        assert_eq!(verdicts(&liveness, &snapshot, now).len(), 1, "another leader does not hear it");
+        liveness.absorb(leader, &[SessionFact { leaving: Some(Leaving::Shutdown), ..fact(3) }]);
+        assert_eq!(liveness.verdicts(&snapshot, leader, now).len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_that_is_late_itself_does_not_count_that_as_silence() {
+        let (liveness, snapshot) = (Liveness::default(), cluster());
+        let now = TimestampMs(HEARTBEAT_TIMEOUT_MS * 100);
+        let late = 700;
+        wait(HEARTBEAT_TIMEOUT_MS).await;
+        liveness.absorb(MemberId(1), &[fact(3)]);
+        for _ in 0..HEARTBEAT_TIMEOUT_MS / 100 {
+            assert_eq!(verdicts(&liveness, &snapshot, now), []);
+            wait(100 + late).await;
+            liveness.was_late(Duration::from_millis(late));
+        }
+        assert_eq!(verdicts(&liveness, &snapshot, now).len(), 1, "the rest of the time is the node's");
     }
 
     /// Reports that the node with this session has applied so much.

@@ -23,6 +23,19 @@ pub enum AddressError {
     None,
     #[error("invalid {flag} \"{text}\": an address that others can reach is needed, not a wildcard")]
     Wildcard { flag: &'static str, text: String },
+    #[error(
+        "invalid address of the manager \"{text}\": allowed is HOST[:PORT], e.g. 192.0.2.10 or manager.example:2377"
+    )]
+    Remote { text: String },
+    #[error("the manager's name \"{host}\" is not known on this host: {reason}")]
+    Name { host: String, reason: String },
+    #[error("containers cannot talk by {0}: only IPv4 is carried; give such an address with --data-path-addr")]
+    NotIpv4(IpAddr),
+    #[error(
+        "invalid --advertise-addr \"{advertised}\": this host has no such address (it has: {there})\n       \
+         where a router translates it, say by which address of this host containers talk: --data-path-addr"
+    )]
+    Elsewhere { advertised: IpAddr, there: String },
 }
 
 /// An interface's address on this host.
@@ -110,24 +123,32 @@ pub fn listen(text: &str, there: &[Local]) -> Result<SocketAddr, AddressError> {
     let (host, port) = split(FLAG, text)?;
     match host.parse::<IpAddr>() {
         Ok(address) if address.is_unspecified() => Ok(SocketAddr::new(address, port)),
-        _ => Ok(SocketAddr::new(resolve(FLAG, text, &host, there)?, port)),
+        _ => Ok(SocketAddr::new(resolve_own(FLAG, text, &host, there)?, port)),
     }
 }
 
-/// `--data-path-addr`; empty = the advertised address.
+/// `--data-path-addr`, always an address of this host; empty = the advertised one.
 ///
 /// # Errors
 /// See [`AddressError`].
 pub fn data_path(text: &str, advertised: IpAddr, there: &[Local]) -> Result<IpAddr, AddressError> {
     const FLAG: &str = "--data-path-addr";
-    if text.is_empty() {
-        return Ok(advertised);
-    }
-    let form = AddressError::Form { flag: FLAG, text: text.to_owned() };
-    if text.contains(':') && text.parse::<IpAddr>().is_err() {
-        return Err(form);
-    }
-    resolve(FLAG, text, text, there)
+    let address = if text.is_empty() {
+        let is_own = there.iter().any(|l| l.address == advertised);
+        is_own.then_some(advertised).ok_or_else(|| AddressError::Elsewhere { advertised, there: list(there) })?
+    } else if text.contains(':') && text.parse::<IpAddr>().is_err() {
+        return Err(AddressError::Form { flag: FLAG, text: text.to_owned() });
+    } else {
+        resolve_own(FLAG, text, text, there)?
+    };
+    if address.is_ipv4() { Ok(address) } else { Err(AddressError::NotIpv4(address)) }
+}
+
+/// As [`resolve`], but only addresses of this host.
+fn resolve_own(flag: &'static str, text: &str, host: &str, there: &[Local]) -> Result<IpAddr, AddressError> {
+    let address = resolve(flag, text, host, there)?;
+    let is_own = there.iter().any(|l| l.address == address);
+    is_own.then_some(address).ok_or_else(|| AddressError::Unknown { flag, text: text.to_owned(), there: list(there) })
 }
 
 fn resolve(flag: &'static str, text: &str, host: &str, there: &[Local]) -> Result<IpAddr, AddressError> {
@@ -146,16 +167,22 @@ fn resolve(flag: &'static str, text: &str, host: &str, there: &[Local]) -> Resul
     })
 }
 
-/// A manager to join: `HOST[:PORT]` with an address.
+/// A manager to join, `HOST[:PORT]`: all addresses of the host, in the order in which they are to be tried.
 ///
 /// # Errors
-/// When it is no address.
-pub fn remote(text: &str) -> Result<SocketAddr, AddressError> {
-    const WHAT: &str = "address of the manager";
-    let (host, port) = split(WHAT, text)?;
-    host.parse()
-        .map(|address| SocketAddr::new(address, port))
-        .map_err(|_| AddressError::Form { flag: WHAT, text: text.to_owned() })
+/// When it is no address and no name that is known.
+pub async fn remote(text: &str) -> Result<Vec<SocketAddr>, AddressError> {
+    let (host, port) =
+        split("address of the manager", text).map_err(|_| AddressError::Remote { text: text.to_owned() })?;
+    let unknown = |reason: String| AddressError::Name { host: host.clone(), reason };
+    let found = tokio::net::lookup_host((host.as_str(), port)).await.map_err(|e| unknown(e.to_string()))?;
+    let mut addresses = Vec::new();
+    for address in found {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    if addresses.is_empty() { Err(unknown("the name has no address".into())) } else { Ok(addresses) }
 }
 
 #[cfg(test)]
@@ -198,6 +225,41 @@ mod tests {
             assert_eq!(advertise(text, &host).ok(), expected, "{text}");
         }
         assert_eq!(listen("0.0.0.0:99", &host), Ok(([0, 0, 0, 0], 99).into()));
-        assert!(remote("manager 1").is_err());
+    }
+
+    #[test]
+    fn what_is_bound_or_carries_traffic_is_an_address_of_this_host() {
+        let host = there(&[("eth0", [10, 99, 0, 1])]);
+        let six =
+            [Local { interface: "lo".into(), address: IpAddr::from([0u16, 0, 0, 0, 0, 0, 0, 1]), is_loopback: true }];
+        let (own, other) = (IpAddr::from([10, 99, 0, 1]), IpAddr::from([1, 2, 3, 4]));
+        assert_eq!(data_path("", own, &host), Ok(own));
+        assert_eq!(data_path("eth0", other, &host), Ok(own), "a router may translate what is advertised");
+        let says = |error: AddressError, words: &[&str]| {
+            let text = error.to_string();
+            assert!(words.iter().all(|word| text.contains(word)), "{text}");
+        };
+        says(
+            data_path("", other, &host).expect_err("refused"),
+            &["--advertise-addr", "1.2.3.4", "--data-path-addr", "10.99.0.1"],
+        );
+        says(
+            data_path("1.2.3.4", own, &host).expect_err("refused"),
+            &["--data-path-addr", "1.2.3.4", "10.99.0.1 on eth0"],
+        );
+        says(data_path("::1", own, &six).expect_err("refused"), &["--data-path-addr", "::1", "only IPv4"]);
+        says(listen("1.2.3.4", &host).expect_err("refused"), &["--listen-addr", "1.2.3.4", "10.99.0.1 on eth0"]);
+    }
+
+    #[tokio::test]
+    async fn a_manager_is_named_by_address_or_by_name() {
+        assert_eq!(remote("10.0.0.9").await, Ok(vec![([10, 0, 0, 9], 2377).into()]));
+        assert_eq!(remote("[::1]:4000").await, Ok(vec!["[::1]:4000".parse().expect("an address")]));
+        let local = remote("localhost:4000").await.expect("every host has it");
+        assert!(local.iter().all(|a| a.ip().is_loopback() && a.port() == 4000), "{local:?}");
+        let says = |error: AddressError, word: &str| assert!(error.to_string().contains(word), "{error}");
+        says(remote("manager 1").await.expect_err("refused"), "allowed is HOST[:PORT]");
+        says(remote("manager:0").await.expect_err("refused"), "allowed is HOST[:PORT]");
+        says(remote("no-such-host.invalid").await.expect_err("refused"), "no-such-host.invalid");
     }
 }

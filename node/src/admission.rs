@@ -27,6 +27,8 @@ pub enum AdmissionError {
         "manager {address} cannot be reached: {reason}\n       check the address, that a manager runs there, and that 2377/tcp is open between the hosts"
     )]
     Unreachable { address: SocketAddr, reason: String },
+    #[error("the manager has no address")]
+    NoAddress,
     #[error("manager {address} refuses: {reason}")]
     Refused { address: SocketAddr, reason: String },
     #[error(transparent)]
@@ -80,6 +82,25 @@ async fn within<T>(
         Ok(Err(status)) => Err(failure(address, &status)),
         Err(_) => Err(AdmissionError::Unreachable { address, reason: format!("no answer within {STEP_TIMEOUT:?}") }),
     }
+}
+
+/// As [`join`], by the first of these addresses that can be reached.
+///
+/// # Errors
+/// The last one's, where none can be reached; or the refusal of one that was.
+pub async fn join_any(
+    addresses: &[SocketAddr],
+    given: &str,
+    availability: Availability,
+) -> Result<Admitted, AdmissionError> {
+    let mut last = AdmissionError::NoAddress;
+    for address in addresses {
+        match join(*address, given, availability).await {
+            Err(error @ AdmissionError::Unreachable { .. }) => last = error,
+            ended => return ended,
+        }
+    }
+    Err(last)
 }
 
 /// Joins a cluster: the secret part of the token leaves this host only towards the root that the

@@ -82,10 +82,14 @@ fn fail(error: &dyn std::error::Error, code: u8) -> ExitCode {
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
 fn init_logging(level: &str) -> Result<(), AnyError> {
-    // A bare level is ours; libraries speak up from `warn` on.
+    // A bare level is ours; libraries speak up from `warn` on, and openraft, which warns of every call that a lost peer
+    // does not answer, from `error` on: the manager says once that a peer is lost.
     let is_bare = level.parse::<tracing::Level>().is_ok();
-    let directives =
-        if is_bare { format!("warn,rswarm={level},{OUR_CRATES}").replace("LEVEL", level) } else { level.to_owned() };
+    let directives = if is_bare {
+        format!("warn,openraft=error,rswarm={level},{OUR_CRATES}").replace("LEVEL", level)
+    } else {
+        level.to_owned()
+    };
     let filter = tracing_subscriber::EnvFilter::try_new(directives)
         .map_err(|e| format!("invalid --log-level \"{level}\": {e}; allowed are error, warn, info, debug, trace"))?;
     tracing_subscriber::fmt()
@@ -163,7 +167,7 @@ async fn run(settings: Settings) -> Result<(), AnyError> {
     stop.cancel();
     daemon.tasks.close();
     if tokio::time::timeout(STOP_DEADLINE, daemon.tasks.wait()).await.is_err() {
-        tracing::debug!(left = daemon.tasks.len(), "tasks left behind");
+        tracing::warn!(left = daemon.tasks.len(), "tasks did not end in time");
     }
     // A socket that nobody serves would make clients wait.
     let _ = std::fs::remove_file(&socket);
@@ -176,6 +180,6 @@ async fn stop_roles(daemon: &Daemon) {
     let leaving = if member.worker.has_running().await { Leaving::Restart } else { Leaving::Shutdown };
     member.worker.stop(leaving).await;
     if let Some(running) = member.manager {
-        running.manager.stop().await;
+        running.stop().await;
     }
 }

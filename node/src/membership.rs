@@ -16,6 +16,7 @@ use rswarm_types::{ClusterId, MemberId, NodeId};
 use rswarm_worker::{Worker, WorkerConfig, WorkerEvent};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::address::{self, AddressError};
 use crate::admission::{self, AdmissionError};
@@ -29,6 +30,11 @@ use crate::serve::{self, ServeError};
 const NODE_FILE_VERSION: u32 = 1;
 /// A joined node should have a session after so long.
 const JOIN_PATIENCE: Duration = Duration::from_secs(20);
+
+/// One that leaves looks so long for a manager to say goodbye to; longer, and silence has said it.
+const GOODBYE_PATIENCE: Duration = Duration::from_secs(3);
+/// The manager's listener and its connections end within so long: after the last calls, with room to spare.
+const SERVING_ENDS_WITHIN: Duration = Duration::from_secs(2);
 
 /// Why the node's place did not change; nothing is half-done.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +68,22 @@ pub struct RunningManager {
     pub manager: Manager,
     pub member: MemberId,
     stop: CancellationToken,
+    /// The listener and its connections.
+    serving: TaskTracker,
+}
+
+impl RunningManager {
+    /// Hands over, stops, and serves no more: its port and its folder are free.
+    pub async fn stop(self) {
+        // A hand-over may need this manager's own vote: it answers until then.
+        self.manager.stop().await;
+        self.stop.cancel();
+        self.serving.close();
+        if tokio::time::timeout(SERVING_ENDS_WITHIN, self.serving.wait()).await.is_err() {
+            // A handshake of a peer that says nothing; it holds neither the port nor the folder.
+            tracing::info!(left = self.serving.len(), "connections of the manager did not end in time");
+        }
+    }
 }
 
 /// This node in its cluster.
@@ -176,8 +198,15 @@ impl Daemon {
                 return Err(error);
             }
         };
-        let running = self.serve_manager(manager, member_id, listener, &credentials)?;
-        *member = Some(self.begin(file.clone(), files.root, credentials, Some(running), false).await?);
+        let running = match self.serve_manager(&manager, member_id, listener, &credentials) {
+            Ok(running) => running,
+            Err(error) => {
+                manager.stop().await;
+                self.data.forget_cluster()?;
+                return Err(error);
+            }
+        };
+        *member = Some(self.begin_anew(file.clone(), files.root, credentials, Some(running)).await?);
         tracing::info!(cluster.id = %cluster, node.id = %node, "cluster made");
         Ok((file, tokens))
     }
@@ -191,12 +220,12 @@ impl Daemon {
         if member.is_some() {
             return Err(MembershipError::AlreadyIn);
         }
-        let remote = address::remote(&join.remote)?;
         let there = address::local_addresses();
         let advertise = address::advertise(&join.advertise, &there)?;
         let listen = address::listen(&join.listen, &there)?;
         let data_path = address::data_path(&join.data_path, advertise.ip(), &there)?;
-        let admitted = admission::join(remote, &join.token, join.availability).await?;
+        let remotes = address::remote(&join.remote).await?;
+        let admitted = admission::join_any(&remotes, &join.token, join.availability).await?;
         self.data.forget_cluster()?;
         let credentials = admitted.files.credentials().map_err(FilesError::from)?;
         let file = NodeFile {
@@ -210,9 +239,11 @@ impl Daemon {
             managers: admitted.managers,
             snapshot_interval: rswarm_types::limits::SNAPSHOT_INTERVAL,
         };
-        self.data.save_certificates(&admitted.files)?;
-        self.data.save_node(&file)?;
-        let started = self.begin(file.clone(), admitted.files.root, credentials, None, false).await?;
+        if let Err(error) = self.data.save_certificates(&admitted.files).and_then(|()| self.data.save_node(&file)) {
+            self.data.forget_cluster()?;
+            return Err(error.into());
+        }
+        let started = self.begin_anew(file.clone(), admitted.files.root, credentials, None).await?;
         let worker = started.worker.clone();
         *member = Some(started);
         drop(member);
@@ -261,7 +292,7 @@ impl Daemon {
         } else {
             let listener = serve::bind(file.listen).await?;
             let manager = self.start_manager(&file, &credentials).await?;
-            Some(self.serve_manager(manager, MemberId(file.member), listener, &credentials)?)
+            Some(self.serve_manager(&manager, MemberId(file.member), listener, &credentials)?)
         };
         let started = self.begin(file, files.root, credentials, manager, raft_lost).await?;
         *self.member.lock().await = Some(started);
@@ -285,18 +316,34 @@ impl Daemon {
 
     fn serve_manager(
         &self,
-        manager: Manager,
+        manager: &Manager,
         member: MemberId,
         listener: tokio::net::TcpListener,
         credentials: &Credentials,
     ) -> Result<RunningManager, MembershipError> {
-        let stop = CancellationToken::new();
-        serve::manager(listener, &manager, credentials, &self.tasks, stop.clone())?;
+        let (stop, serving) = (CancellationToken::new(), TaskTracker::new());
+        serve::manager(listener, manager, credentials, &serving, stop.clone())?;
         self.gateway.set(Target::Here(manager.control()));
-        Ok(RunningManager { manager, member, stop })
+        Ok(RunningManager { manager: manager.clone(), member, stop, serving })
     }
 
-    /// Starts the worker role and whatever watches over the membership.
+    /// As [`Self::begin`] for a membership just made: where it does not begin, nothing of it is left.
+    async fn begin_anew(
+        self: &Arc<Self>,
+        file: NodeFile,
+        root: String,
+        credentials: Credentials,
+        manager: Option<RunningManager>,
+    ) -> Result<Member, MembershipError> {
+        let begun = self.begin(file, root, credentials, manager, false).await;
+        if begun.is_err() {
+            self.gateway.set(Target::Nowhere(crate::daemon::NOT_IN_A_SWARM.into()));
+            self.data.forget_cluster()?;
+        }
+        begun
+    }
+
+    /// Starts the worker role and whatever watches over the membership; stops the manager where that fails.
     async fn begin(
         self: &Arc<Self>,
         file: NodeFile,
@@ -305,9 +352,32 @@ impl Daemon {
         manager: Option<RunningManager>,
         raft_lost: bool,
     ) -> Result<Member, MembershipError> {
+        let (worker, events) = match self.start_worker(&file, &credentials, manager.is_some(), raft_lost).await {
+            Ok(started) => started,
+            Err(error) => {
+                if let Some(running) = manager {
+                    running.stop().await;
+                }
+                return Err(error);
+            }
+        };
+        let stop = CancellationToken::new();
+        self.tasks.spawn(Arc::clone(self).follow(events, stop.clone()));
+        self.tasks.spawn(crate::renewal::renew_in_time(Arc::clone(self), stop.clone()));
+        let control = rswarm_types::spec::Control::None;
+        Ok(Member { file, root, credentials, worker, manager, control, stop })
+    }
+
+    async fn start_worker(
+        &self,
+        file: &NodeFile,
+        credentials: &Credentials,
+        is_manager: bool,
+        raft_lost: bool,
+    ) -> Result<(Worker, mpsc::Receiver<WorkerEvent>), MembershipError> {
         let identity = credentials.identity();
         let mut managers = file.managers.clone();
-        if manager.is_some() {
+        if is_manager {
             // This node's own manager is nearest.
             managers.retain(|m| *m != file.advertise);
             managers.insert(0, file.advertise);
@@ -329,16 +399,11 @@ impl Daemon {
             boot_id: describe::boot_id(self.data.path()),
             raft_lost,
         };
-        if manager.is_none() {
+        if !is_manager {
             self.gateway
                 .set(Target::Nowhere("this node has no session with a manager yet; try again in a moment".into()));
         }
-        let (worker, events) = Worker::start(config).await?;
-        let stop = CancellationToken::new();
-        self.tasks.spawn(Arc::clone(self).follow(events, stop.clone()));
-        self.tasks.spawn(crate::renewal::renew_in_time(Arc::clone(self), stop.clone()));
-        let control = rswarm_types::spec::Control::None;
-        Ok(Member { file, root, credentials, worker, manager, control, stop })
+        Ok(Worker::start(config).await?)
     }
 
     /// Does what the cluster decides about this node.
@@ -428,7 +493,7 @@ impl Daemon {
             let manager = self.start_manager(&file, &member.credentials).await?;
             self.data.save_node(&file)?;
             member.file = file;
-            member.manager = Some(self.serve_manager(manager, id, listener, &member.credentials)?);
+            member.manager = Some(self.serve_manager(&manager, id, listener, &member.credentials)?);
             tracing::info!(member.id = id.0, "this node is a manager");
         }
         Ok(())
@@ -437,8 +502,7 @@ impl Daemon {
     /// Stops being a manager: no more votes, no more log.
     async fn retire_manager(&self, member: &mut Member) -> Result<(), MembershipError> {
         if let Some(running) = member.manager.take() {
-            running.stop.cancel();
-            running.manager.stop().await;
+            running.stop().await;
         }
         let file = NodeFile { member: 0, ..member.file.clone() };
         self.data.save_node(&file)?;
@@ -507,9 +571,6 @@ impl Daemon {
         let mut guard = self.member.lock().await;
         if let Some(member) = guard.take() {
             member.stop.cancel();
-            if let Some(running) = &member.manager {
-                running.stop.cancel();
-            }
             member.worker.stop(Leaving::Shutdown).await;
             if let Err(left) = member.worker.leave().await {
                 for what in &left {
@@ -517,7 +578,7 @@ impl Daemon {
                 }
             }
             if let Some(running) = member.manager {
-                running.manager.stop().await;
+                running.stop().await;
             }
         }
         self.data.forget_cluster()?;
@@ -550,11 +611,27 @@ impl Daemon {
         while tokio::time::Instant::now() < deadline {
             let still = self.member.lock().await.as_ref().is_some_and(|m| m.manager.is_some());
             if !still {
-                return;
+                return self.find_another_manager().await;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         tracing::warn!("leaving without having been demoted: no majority of the managers answered");
+    }
+}
+
+impl Daemon {
+    /// Waits a little until the worker's session is with another node's manager, which then hears the goodbye.
+    async fn find_another_manager(&self) {
+        let deadline = tokio::time::Instant::now() + GOODBYE_PATIENCE;
+        while tokio::time::Instant::now() < deadline {
+            let guard = self.member.lock().await;
+            let Some(member) = guard.as_ref() else { return };
+            if member.worker.connected().is_some_and(|manager| manager != member.file.advertise) {
+                return;
+            }
+            drop(guard);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 }
 

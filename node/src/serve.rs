@@ -20,6 +20,8 @@ use crate::local::LocalApi;
 const GROUP: &str = "rswarm";
 /// Dead peers are noticed after two of these.
 const KEEPALIVE: Duration = Duration::from_secs(5);
+/// When a server stops, calls under way may take so long; a peer that is dead would hold it until its keepalive.
+const LAST_CALLS: Duration = Duration::from_secs(1);
 
 /// Why a socket is not served.
 #[derive(Debug, thiserror::Error)]
@@ -63,14 +65,29 @@ pub fn local(
     let server = tonic::transport::Server::builder()
         .add_service(NodeApiServer::new(api).max_decoding_message_size(4 << 20).max_encoding_message_size(usize::MAX))
         .add_service(gateway)
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled_owned());
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.clone().cancelled_owned());
     let shown = path.display().to_string();
     tasks.spawn(async move {
-        if let Err(error) = server.await {
+        if let Some(Err(error)) = until_last_calls(server, stop).await {
             tracing::error!(path = shown, %error, "the local socket is no longer served");
         }
     });
     Ok(())
+}
+
+/// What the server ends with; `None` once `stop` was so long ago that what is still open is given up.
+async fn until_last_calls<T>(server: impl Future<Output = T>, stop: CancellationToken) -> Option<T> {
+    let too_late = async {
+        stop.cancelled().await;
+        tokio::time::sleep(LAST_CALLS).await;
+    };
+    tokio::select! {
+        ended = server => Some(ended),
+        () = too_late => {
+            tracing::info!("calls did not end in time");
+            None
+        }
+    }
 }
 
 /// Listens on the manager's address.
@@ -99,9 +116,9 @@ pub fn manager(
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(8 << 20)
         .add_routes(manager.routes())
-        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned());
+        .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
     tasks.spawn(async move {
-        if let Err(error) = server.await {
+        if let Some(Err(error)) = until_last_calls(server, stop).await {
             tracing::error!(%error, "port 2377 is no longer served");
         }
     });

@@ -4,6 +4,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use rswarm_api::{Wire, pb};
 use rswarm_types::session::StreamRequest;
+use rswarm_types::task::Task;
 use rswarm_types::task_state::TaskState;
 use rswarm_types::{NodeId, TaskId, TimestampMs};
 use tokio::sync::mpsc;
@@ -19,6 +20,12 @@ const QUEUE_LENGTH: usize = 64;
 
 pub(super) type LogStream = BoxStream<'static, Result<pb::StreamData, Status>>;
 
+/// Whether the task ever had a process: one that ends at once is never seen to run.
+fn may_have_lines(task: &Task) -> bool {
+    let is_started = matches!(task.status.state, TaskState::Starting | TaskState::Running | TaskState::Complete);
+    is_started || task.running_since != TimestampMs(0) || task.status.exit_code.is_some()
+}
+
 impl ControlService {
     /// Every task's lines, each task in order, merged as they come.
     pub(super) async fn log_stream(&self, request: Request<pb::LogsRequest>) -> Result<LogStream, Status> {
@@ -27,10 +34,9 @@ impl ControlService {
         let snapshot = self.read().await?;
         let state = &snapshot.state;
         let tasks: Vec<(TaskId, NodeId)> = match state.find_service(&wanted.name) {
-            // A task that never started has no lines.
             Ok(service) => state
                 .tasks_of_service(service.id)
-                .filter(|t| t.running_since != TimestampMs(0) || t.status.state == TaskState::Starting)
+                .filter(|t| may_have_lines(t))
                 .filter_map(|t| Some((t.id, t.node?)))
                 .collect(),
             Err(refusal) => match state.find_task(&wanted.name) {
@@ -110,6 +116,29 @@ impl ControlService {
         pb::StreamData {
             error: format!("incomplete log stream: the logs of node {name} could not be read: {why}"),
             ..Default::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rswarm_types::task::TaskStatus;
+
+    use super::*;
+
+    #[test]
+    fn a_task_that_ended_before_it_was_seen_to_run_has_lines_and_one_that_never_started_has_none() {
+        let task = |state, exit_code, running_since| {
+            let status = TaskStatus { state, exit_code, ..TaskStatus::default() };
+            may_have_lines(&Task { status, running_since: TimestampMs(running_since), ..Task::default() })
+        };
+        for state in [TaskState::Complete, TaskState::Failed, TaskState::Shutdown] {
+            assert!(task(state, Some(1), 0), "{state}");
+            assert!(task(state, None, 7), "{state}");
+        }
+        assert!(task(TaskState::Starting, None, 0));
+        for state in [TaskState::Pending, TaskState::Preparing, TaskState::Rejected, TaskState::Shutdown] {
+            assert!(!task(state, None, 0), "{state}");
         }
     }
 }

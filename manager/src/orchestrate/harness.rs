@@ -29,6 +29,8 @@ pub(crate) enum Fate {
     Runs,
     /// It never gets to RUNNING.
     FailsAtOnce,
+    /// It cannot be made ready.
+    Rejected,
     /// So many milliseconds after RUNNING.
     Ends(u64, TaskState),
 }
@@ -249,6 +251,7 @@ impl Lab {
         }
         let fate = (self.fate)(task);
         match state {
+            TaskState::Assigned if fate == Fate::Rejected => status(TaskState::Rejected, false),
             TaskState::Assigned => status(TaskState::Preparing, false),
             TaskState::Preparing => status(TaskState::Ready, false),
             TaskState::Ready if task.desired == DesiredState::Running && fate == Fate::FailsAtOnce => {

@@ -13,14 +13,28 @@ use super::slots::{Mate, SlotView};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Never,
-    Replace { start_after: TimestampMs, is_restart: bool },
+    /// Not before then.
+    Wait(TimestampMs),
+    Replace {
+        start_after: TimestampMs,
+        is_restart: bool,
+    },
 }
 
 /// Judges the last task of a slot.
 ///
 /// Only what ended by itself waits for the delay and counts as an attempt. What the system stopped,
 /// or lost with its node, is replaced at once, except where no restart was asked for at all.
-pub(super) fn verdict(state: &State, service: &Service, slot: &SlotView<'_>, last: &Mate<'_>) -> Verdict {
+///
+/// What ran is followed at once by a task that is made ready during the delay. What never came to run is followed after
+/// the delay only: to make the next one ready is to try again.
+pub(super) fn verdict(
+    state: &State,
+    service: &Service,
+    slot: &SlotView<'_>,
+    last: &Mate<'_>,
+    now: TimestampMs,
+) -> Verdict {
     let policy = &service.spec.task.restart;
     let task = last.task;
     let at_once = Verdict::Replace { start_after: task.start_after, is_restart: false };
@@ -39,11 +53,17 @@ pub(super) fn verdict(state: &State, service: &Service, slot: &SlotView<'_>, las
         RestartCondition::OnFailure => task.status.state != TaskState::Complete,
         RestartCondition::None => false,
     };
-    if is_due && has_attempts_left(state, service, slot.slot, task) {
-        Verdict::Replace { start_after: task.status.applied.after(policy.delay), is_restart: true }
-    } else {
-        Verdict::Never
+    if !is_due || !has_attempts_left(state, service, slot.slot, task) {
+        return Verdict::Never;
     }
+    let ended = task.status.applied;
+    // One that ended within the delay of its own predecessor has not used that up.
+    let start_after = ended.max(task.start_after).after(policy.delay);
+    let never_ran = task.status.state == TaskState::Rejected || ended < task.start_after;
+    if never_ran && task.spec_version == service.spec_version && now < start_after {
+        return Verdict::Wait(start_after);
+    }
+    Verdict::Replace { start_after, is_restart: true }
 }
 
 /// Judged at the time of the end: an attempt that leaves the window later brings nothing back.

@@ -81,8 +81,15 @@ fn fill(p: &mut Proposal<'_>, service: &Service, slot: &mut SlotView<'_>) {
         return;
     };
     let replaces = Some(last.task.id);
-    if let Verdict::Replace { start_after, is_restart } = restart::verdict(p.state, service, slot, last) {
-        p.create(service, slot, Birth { start_after, replaces, is_restart, is_start_first: false });
+    match restart::verdict(p.state, service, slot, last, p.now) {
+        Verdict::Never => {}
+        Verdict::Wait(until) => {
+            slot.is_filled = true;
+            p.wake(until);
+        }
+        Verdict::Replace { start_after, is_restart } => {
+            p.create(service, slot, Birth { start_after, replaces, is_restart, is_start_first: false });
+        }
     }
 }
 

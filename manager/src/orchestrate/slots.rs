@@ -31,7 +31,7 @@ pub(super) struct SlotView<'a> {
     pub is_wanted: bool,
     /// A task may be made here now; false on a paused node.
     pub can_fill: bool,
-    /// This pass makes a task here.
+    /// This pass makes a task here, or a later one does once the restart delay is over.
     pub is_filled: bool,
 }
 

@@ -11,7 +11,7 @@ use rswarm_types::spec::{
 };
 use rswarm_types::task::Slot;
 use rswarm_types::task_state::{DesiredState, TaskState};
-use rswarm_types::{NanoCpus, NetworkId, NodeId, ServiceId};
+use rswarm_types::{NanoCpus, NetworkId, NodeId, ServiceId, TimestampMs};
 
 use super::harness::{Fate, Lab, global, join_network, replicated};
 use crate::feed::everything;
@@ -278,6 +278,49 @@ fn who_asked_for_no_restart_gets_none_when_a_node_is_drained() {
     lab.scale(web, 3);
     lab.settle();
     assert_eq!(lab.running_slots(web).len(), 2, "a new slot is filled, the ended one stays");
+    lab.is_converged();
+}
+
+#[test]
+fn what_cannot_be_made_ready_is_tried_again_once_per_restart_delay() {
+    let (mut lab, web) = lab(2, replicated("web", 1));
+    let first = lab.running(web)[0].id;
+    lab.fate = Box::new(move |task| match task.id == first {
+        true => Fate::Ends(0, TaskState::Failed),
+        false => Fate::Rejected,
+    });
+    let mut rejected = std::collections::BTreeMap::new();
+    for second in 0..120 {
+        lab.run_for(SECOND);
+        if second % 40 == 7 {
+            lab.new_leader();
+        }
+        let tasks = lab.tasks(web);
+        let found = tasks.iter().filter(|task| task.status.state == TaskState::Rejected);
+        rejected.extend(found.map(|task| (task.id, task.status.applied)));
+    }
+    let mut times: Vec<TimestampMs> = rejected.into_values().collect();
+    times.sort_unstable();
+    let gaps: Vec<Duration> = times.windows(2).map(|pair| pair[1].since(pair[0])).collect();
+    assert!(gaps.iter().all(|gap| *gap >= 5 * SECOND), "{gaps:?}");
+    assert!(gaps.len() >= 20, "{gaps:?}");
+    lab.fate = Box::new(|_| Fate::Runs);
+    lab.run_for(6 * SECOND);
+    assert_eq!(lab.running(web).len(), 1);
+    lab.is_converged();
+}
+
+#[test]
+fn a_spec_that_was_put_right_does_not_wait_for_the_delay_of_the_wrong_one() {
+    let (mut lab, web) = lab(1, replicated("web", 1));
+    lab.fate = Box::new(|_| Fate::Rejected);
+    lab.update(web, |spec| spec.task.container.image = "typo".into());
+    lab.run_for(20 * SECOND);
+    assert_eq!(lab.running(web).len(), 0);
+    lab.fate = Box::new(|_| Fate::Runs);
+    lab.update(web, |spec| spec.task.container.image = "nginx:1.28".into());
+    lab.run_for(6 * SECOND);
+    assert_eq!(lab.running(web).len(), 1);
     lab.is_converged();
 }
 
