@@ -51,7 +51,7 @@ pub struct Timing {
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { heartbeat_ms: 50, election_min_ms: 150, election_max_ms: 300 }
+        Self { heartbeat_ms: 50, election_min_ms: 100, election_max_ms: 150 }
     }
 }
 

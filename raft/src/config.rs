@@ -58,8 +58,8 @@ impl Config {
             disk,
             writer: WriterMode::Thread,
             heartbeat_ms: 50,
-            election_min_ms: 150,
-            election_max_ms: 300,
+            election_min_ms: 100,
+            election_max_ms: 150,
             append_timeout_ms: 500,
             snapshot_chunk_timeout_ms: 5_000,
             snapshot_every: 10_000,
@@ -131,7 +131,7 @@ mod tests {
         config.engine().unwrap().as_ref().clone().validate().unwrap();
         let bad = Config { election_min_ms: 90, ..config.clone() };
         assert_eq!(bad.engine().unwrap_err().to_string(), "invalid election_min_ms 90: at least two heartbeats");
-        let bad = Config { election_max_ms: 150, ..config };
-        assert_eq!(bad.engine().unwrap_err().to_string(), "invalid election_max_ms 150: more than election_min_ms");
+        let bad = Config { election_max_ms: 100, ..config };
+        assert_eq!(bad.engine().unwrap_err().to_string(), "invalid election_max_ms 100: more than election_min_ms");
     }
 }

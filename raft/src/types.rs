@@ -122,8 +122,6 @@ pub(crate) fn membership(from: &EngineMembership) -> Membership {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
     #[test]
     fn the_engine_is_built_without_any_serialisation_of_its_own() {
         let manifest = include_str!("../../Cargo.toml");
