@@ -23,7 +23,18 @@ pub fn target_dir() -> PathBuf {
 pub fn command(program: impl AsRef<Path>, args: &[&str]) -> Command {
     let mut command = Command::new(program.as_ref());
     command.args(args).current_dir(root()).env("PATH", path());
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(is_of_our_own_build) {
+            command.env_remove(name);
+        }
+    }
     command
+}
+
+/// What `cargo run` tells this program of itself. A cargo below it would take that for its caller's wish, and build
+/// again what was built from a shell.
+fn is_of_our_own_build(variable: &str) -> bool {
+    ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| variable.starts_with(prefix))
 }
 
 fn path() -> String {

@@ -13,7 +13,7 @@ use rswarm_types::spec::ServiceSpec;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::times;
+use crate::{OURS, note, times};
 
 const ROUNDS: usize = 50;
 const KEY: &str = "container";
@@ -26,7 +26,7 @@ pub fn ours() -> Result<()> {
     for hierarchy in std::fs::read_dir("/sys/fs/cgroup")?.flatten().map(|entry| entry.path()) {
         let _ = std::fs::remove_dir(hierarchy.join(parent.trim_start_matches('/')));
     }
-    times(KEY, "rswarm", &measured?);
+    times(KEY, OURS, &measured?);
     Ok(())
 }
 
@@ -79,14 +79,20 @@ pub fn theirs(program: &str) -> Result<()> {
     config["root"]["path"] = json!(root);
     std::fs::write(&path, config.to_string())?;
     let mut measured = Vec::new();
-    for round in 0..=ROUNDS {
+    let state = folder.path().join("state");
+    let cycle = |round: usize, flags: &[&str]| {
         let id = format!("bench-{}-{round}", std::process::id());
+        run(Command::new(program).arg("--root").arg(&state).args(flags).args(["run", &id]).current_dir(&bundle))
+    };
+    let mut flags: &[&str] = &[];
+    if program == "crun" && cycle(ROUNDS + 1, flags).is_err() {
+        // It knows no machine where both versions of cgroups are mounted.
+        flags = &["--cgroup-manager=disabled"];
+        note("crun refuses this machine's cgroups (hybrid): it is measured without any");
+    }
+    for round in 0..=ROUNDS {
         let began = Instant::now();
-        run(Command::new(program)
-            .arg("--root")
-            .arg(folder.path().join("state"))
-            .args(["run", &id])
-            .current_dir(&bundle))?;
+        cycle(round, flags)?;
         if round > 0 {
             measured.push(began.elapsed());
         }

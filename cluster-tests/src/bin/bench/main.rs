@@ -26,6 +26,9 @@ use self::docker::Docker;
 use self::etcd::Etcd;
 use self::rswarm::Rswarm;
 
+/// The name under which this project's own figures go.
+const OURS: &str = "rswarm";
+
 /// One group of measurements.
 #[derive(Parser)]
 #[command(name = "bench")]

@@ -6,18 +6,20 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use rswarm_api::pb;
 use rswarm_api::pb::control_api_client::ControlApiClient;
 use rswarm_api::pb::node_api_client::NodeApiClient;
+use rswarm_api::{Wire as _, pb};
 use rswarm_cluster_tests::lab::cluster::{self, Cluster};
 use rswarm_cluster_tests::lab::{self, Lab};
 use rswarm_types::RequestId;
+use rswarm_types::spec::{ServiceMode, ServiceSpec};
 use rswarm_types::task_state::TaskState;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use tonic::Request;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::OURS;
 use crate::swarm::{IMAGE, NETWORK, Quorum, Swarm};
 use crate::writes::{self, CLIENTS, Meter, VALUE_BYTES};
 
@@ -54,7 +56,7 @@ impl Rswarm {
                     let control = control(channels[number % channels.len()].clone());
                     clients.spawn(relabel(control, format!("writes-{count}-{number}"), meter.clone()));
                 }
-                writes::measure("rswarm", clients, meter).await
+                writes::measure(OURS, clients, meter).await
             })?;
         }
         Ok(())
@@ -99,14 +101,10 @@ fn change<Q>(question: Q) -> Result<Request<Q>> {
 
 /// A service without tasks.
 fn empty_service(name: &str) -> pb::ServiceSpec {
-    let replicated = pb::service_mode::Mode::Replicated(pb::Replicated { replicas: 0 });
-    let container = pb::ContainerSpec { image: IMAGE.to_owned(), ..pb::ContainerSpec::default() };
-    pb::ServiceSpec {
-        name: name.to_owned(),
-        mode: Some(pb::ServiceMode { mode: Some(replicated) }),
-        task: Some(pb::TaskSpec { container: Some(container), ..pb::TaskSpec::default() }),
-        ..pb::ServiceSpec::default()
-    }
+    let mut spec =
+        ServiceSpec { name: name.to_owned(), mode: ServiceMode::Replicated { replicas: 0 }, ..ServiceSpec::default() };
+    spec.task.container.image = IMAGE.to_owned();
+    spec.to_pb()
 }
 
 async fn relabel(mut control: ControlApiClient<Channel>, name: String, meter: Meter) -> Result<()> {
@@ -133,7 +131,7 @@ async fn relabel(mut control: ControlApiClient<Channel>, name: String, meter: Me
 
 impl Quorum for Rswarm {
     fn name(&self) -> &'static str {
-        "rswarm"
+        OURS
     }
 
     fn lab(&self) -> &Lab {
