@@ -102,11 +102,11 @@ async fn failovers(net: &Net, members: &[Raft]) -> Vec<Duration> {
         write(members).await;
         let Some(leader) = members.iter().find(|raft| raft.status().is_leader()) else { continue };
         let others: Vec<Raft> = members.iter().filter(|raft| raft.member() != leader.member()).cloned().collect();
-        net.cut(leader.member());
+        net.reach().cut.insert(leader.member());
         let began = Instant::now();
         write(&others).await;
         times.push(began.elapsed());
-        net.heal(leader.member());
+        net.reach().cut.remove(&leader.member());
         // All agree again, and every lease is fresh.
         tokio::time::sleep(Duration::from_millis(700)).await;
     }

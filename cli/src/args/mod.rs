@@ -77,7 +77,7 @@ pub struct Ps {
     /// Show all containers, not only those that run
     #[arg(long, short)]
     pub all: bool,
-    /// id, name, label, status, ancestor, exited or service
+    /// id, name, label, status, health, ancestor, exited, before, since, volume, network, publish, expose, is-task or service
     #[arg(long, short, value_name = "KEY=VALUE")]
     pub filter: Vec<String>,
     #[command(flatten)]
@@ -91,6 +91,9 @@ pub struct Ps {
     /// Show ids and commands in full
     #[arg(long)]
     pub no_trunc: bool,
+    /// Show how much containers have written, and how much that is with their image
+    #[arg(long, short)]
+    pub size: bool,
 }
 
 /// Show what this node is and how the cluster stands
@@ -140,13 +143,14 @@ pub struct InspectArgs {
 
 /// The whole tree of commands.
 ///
-/// Every switch also takes `=true` and `=false`, as Go's do: `--detach=false`.
+/// Every switch also takes `=true` and `=false`, as Go's do: `--detach=false`. Of a flag with one
+/// value that is given twice the last one holds, as with Go's.
 pub fn command() -> Tree {
     switches(Cli::command())
 }
 
 fn switches(tree: Tree) -> Tree {
-    let tree = tree.mut_args(|arg: Arg| match arg.get_action() {
+    let tree = tree.args_override_self(true).mut_args(|arg: Arg| match arg.get_action() {
         ArgAction::SetTrue => arg
             .action(ArgAction::Set)
             .num_args(0..=1)
@@ -157,6 +161,10 @@ fn switches(tree: Tree) -> Tree {
             .hide_possible_values(true)
             .value_name("BOOL")
             .value_parser(clap::builder::BoolishValueParser::new()),
+        // What follows a flag that needs a value is its value, also with a dash in front, as with Go's.
+        ArgAction::Set | ArgAction::Append if arg.get_long().is_some() && !arg.is_require_equals_set() => {
+            arg.allow_hyphen_values(true)
+        }
         _ => arg,
     });
     tree.mut_subcommands(switches)

@@ -13,11 +13,26 @@ fn id(bytes: &[u8]) -> String {
     <[u8; 16]>::try_from(bytes).map(|b| to_base36(u128::from_be_bytes(b))).unwrap_or_default()
 }
 
+/// The address that others reach the node at, without the port.
+fn node_address(info: &pb::NodeInfo) -> String {
+    let address: Result<std::net::SocketAddr, _> = info.advertise_address.parse();
+    address.map_or_else(|_| info.advertise_address.clone(), |address| address.ip().to_string())
+}
+
+/// A processor in Go's words, as versions have it; `uname`'s word stands in `info`.
+pub fn go_arch(arch: &str) -> &str {
+    match arch {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
 /// The node for templates, in the words of Docker's API where it has them.
 pub fn info_json(info: &pb::NodeInfo) -> Json {
     let swarm = Object::new()
         .with("NodeID", id(&info.node))
-        .with("NodeAddr", &info.advertise_address)
+        .with("NodeAddr", node_address(info))
         .with("LocalNodeState", &info.swarm_state)
         .with("ControlAvailable", info.is_manager)
         .with("Error", &info.swarm_error)
@@ -50,9 +65,17 @@ pub fn info_json(info: &pb::NodeInfo) -> Json {
         .with("CgroupParent", &info.cgroup_parent)
         .with("InsecureRegistries", &info.insecure_registries)
         .with("Labels", &labels)
+        .with("DefaultCapabilities", &info.default_capabilities)
+        .with("SecurityOptions", &security_options(info))
         .with("Swarm", swarm)
         .with("Warnings", &info.warnings)
         .into()
+}
+
+/// In Docker's words.
+fn security_options(info: &pb::NodeInfo) -> Vec<String> {
+    let no_new_privileges = info.no_new_privileges.then_some("name=no-new-privileges");
+    ["name=seccomp,profile=builtin"].into_iter().chain(no_new_privileges).map(str::to_owned).collect()
 }
 
 /// The node for people.
@@ -84,13 +107,15 @@ pub fn info_text(info: &pb::NodeInfo) -> String {
             line(" Raft log fsync", &info.fsync);
             line(" Raft election", &info.election);
         }
-        line(" Node Address", &info.advertise_address);
+        line(" Node Address", &node_address(info));
         line(" Manager Addresses", &info.managers.join(", "));
         line(" Certificate Expires", &info.cert_expires);
     }
     line("Runtime", &info.runtime);
     line("Cgroup Version", &info.cgroup_version);
     line("Cgroup Parent", &info.cgroup_parent);
+    line("Default Capabilities", &info.default_capabilities.join(", "));
+    line("Security Options", &security_options(info).join(" "));
     line("Kernel Version", &info.kernel);
     line("Operating System", &info.operating_system);
     line("Architecture", &info.architecture);
@@ -108,7 +133,7 @@ pub fn client_json() -> Object {
     Object::new()
         .with("Version", rswarm_node::VERSION)
         .with("Os", std::env::consts::OS)
-        .with("Arch", std::env::consts::ARCH)
+        .with("Arch", go_arch(std::env::consts::ARCH))
 }
 
 /// Both versions for templates; the daemon's is null when it did not answer.
@@ -119,7 +144,7 @@ pub fn version_json(server: Option<&pb::NodeInfo>) -> Json {
             .with("GitCommit", &info.git_commit)
             .with("BuildTime", &info.build_time)
             .with("Os", "linux")
-            .with("Arch", &info.architecture)
+            .with("Arch", go_arch(&info.architecture))
             .with("KernelVersion", &info.kernel)
     });
     Object::new().with("Client", client_json()).with("Server", server).into()
@@ -127,7 +152,7 @@ pub fn version_json(server: Option<&pb::NodeInfo>) -> Json {
 
 /// Both versions for people.
 pub fn version_text(server: Option<&pb::NodeInfo>) -> String {
-    let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
+    let (os, arch) = (std::env::consts::OS, go_arch(std::env::consts::ARCH));
     let mut out = format!("Client:\n Version:      {}\n OS/Arch:      {os}/{arch}\n", rswarm_node::VERSION);
     if let Some(info) = server {
         // Writing to a String cannot fail.
@@ -137,7 +162,7 @@ pub fn version_text(server: Option<&pb::NodeInfo>) -> String {
                 let _ = writeln!(out, " {name:<13} {value}");
             }
         }
-        let _ = writeln!(out, " OS/Arch:      linux/{}\n Kernel:       {}", info.architecture, info.kernel);
+        let _ = writeln!(out, " OS/Arch:      linux/{}\n Kernel:       {}", go_arch(&info.architecture), info.kernel);
     }
     out
 }

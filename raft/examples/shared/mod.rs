@@ -47,14 +47,17 @@ impl SnapshotSource for Count {
 #[derive(Clone, Default)]
 pub struct Net(Arc<Mutex<Reach>>);
 
+/// Who is there.
 #[derive(Default)]
-struct Reach {
+pub struct Reach {
     members: BTreeMap<MemberId, Raft>,
-    cut: BTreeSet<MemberId>,
+    /// Nobody hears these, nor do they hear anybody.
+    pub cut: BTreeSet<MemberId>,
 }
 
 impl Net {
-    fn reach(&self) -> MutexGuard<'_, Reach> {
+    /// Who hears whom, to look at and to change.
+    pub fn reach(&self) -> MutexGuard<'_, Reach> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -67,18 +70,6 @@ impl Net {
         let raft = Raft::start(config, Arc::new(port), Count::default()).await?;
         self.reach().members.insert(member, raft.clone());
         Ok(raft)
-    }
-
-    /// Nobody hears a member any more, nor does it hear anybody.
-    #[allow(dead_code, reason = "not every example cuts")]
-    pub fn cut(&self, member: MemberId) {
-        self.reach().cut.insert(member);
-    }
-
-    /// Undoes [`Net::cut`].
-    #[allow(dead_code, reason = "not every example cuts")]
-    pub fn heal(&self, member: MemberId) {
-        self.reach().cut.remove(&member);
     }
 
     /// Forgets the members, which hold each other by it.

@@ -37,7 +37,7 @@ const REFUSED: &[(&str, &str, &str)] = &[
 const HIDDEN: &[(&str, &[&str], &str)] = &[
     ("openraft", &["rswarm-raft", "rswarm-cluster-tests"], "raft hides its engine, so that another can take its place"),
     ("openraft-rt", &["rswarm-raft", "rswarm-cluster-tests"], "raft hides its engine"),
-    ("sled", &["rswarm-runtime"], "sled holds only what can be rebuilt: the index of images"),
+    ("sled", &["rswarm-runtime", "rswarm-worker"], "sled holds only what can be rebuilt: images' index, ledger"),
 ];
 
 /// Every edge that the layers do not allow, crates that have no layer, and crates without the common lints.
@@ -121,7 +121,7 @@ mod tests {
             ("rswarm-raft", "openraft", 0),
             ("rswarm-manager", "openraft", 1),
             ("rswarm-runtime", "sled", 0),
-            ("rswarm-worker", "sled", 1),
+            ("rswarm-manager", "sled", 1),
         ] {
             let found = reasons(package, &format!("[dependencies]\n{dependency}.workspace = true\n"));
             assert_eq!(found.len(), count, "{package} -> {dependency}: {found:?}");
