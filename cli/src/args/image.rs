@@ -29,6 +29,7 @@ pub struct Pull {
     pub quiet: bool,
     #[command(flatten)]
     pub later: Later<LaterPull>,
+    /// Name of the image; without a tag, latest
     #[arg(value_name = "IMAGE")]
     pub image: String,
 }
@@ -44,6 +45,7 @@ pub struct Push {
     pub quiet: bool,
     #[command(flatten)]
     pub later: Later<LaterPush>,
+    /// Name of the image; without a tag, latest
     #[arg(value_name = "IMAGE")]
     pub image: String,
 }
@@ -102,6 +104,7 @@ pub struct Rm {
     pub force: bool,
     #[command(flatten)]
     pub later: Later<LaterRm>,
+    /// Name or id of an image
     #[arg(value_name = "IMAGE", required = true)]
     pub images: Vec<String>,
 }
@@ -110,6 +113,7 @@ pub struct Rm {
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  rswarm login --username me --password-stdin registry:5000 < password.txt")]
 pub struct Login {
+    /// Name at the registry
     #[arg(long, short, value_name = "NAME")]
     pub username: Option<String>,
     /// Other users of this machine may see it; better use --password-stdin

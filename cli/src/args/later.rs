@@ -63,7 +63,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
 
 /// Says of an unknown command that it is not built yet, or where it is, if Docker has it.
 pub fn explain(error: clap::Error, line: &[OsString]) -> clap::Error {
-    let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidSubcommand) else { return error };
+    let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidSubcommand) else { return honest(error) };
     let before = line.iter().skip(1).map_while(|word| word.to_str().filter(|word| word != name));
     let is_group = |word: &&str| COMMANDS.iter().any(|(group, _)| group == word);
     let group = before.filter(is_group).last().unwrap_or("rswarm");
@@ -76,6 +76,17 @@ pub fn explain(error: clap::Error, line: &[OsString]) -> clap::Error {
         None => return error,
     };
     clap::Error::raw(ErrorKind::InvalidSubcommand, text)
+}
+
+/// Without the advice to pass an unknown flag as a value: no value begins with a dash.
+fn honest(mut error: clap::Error) -> clap::Error {
+    if let Some(ContextValue::StyledStrs(tips)) = error.remove(ContextKind::Suggested) {
+        let kept: Vec<_> = tips.into_iter().filter(|tip| !tip.to_string().contains("as a value")).collect();
+        if !kept.is_empty() {
+            error.insert(ContextKind::Suggested, ContextValue::StyledStrs(kept));
+        }
+    }
+    error
 }
 
 /// The flags of one command: names with whether they take a value.

@@ -140,13 +140,14 @@ pub struct InspectArgs {
 
 /// The whole tree of commands.
 ///
-/// Every switch also takes `=true` and `=false`, as Go's do: `--detach=false`.
+/// Every switch also takes `=true` and `=false`, as Go's do: `--detach=false`. Of a flag with one
+/// value that is given twice the last one holds, as with Go's.
 pub fn command() -> Tree {
     switches(Cli::command())
 }
 
 fn switches(tree: Tree) -> Tree {
-    let tree = tree.mut_args(|arg: Arg| match arg.get_action() {
+    let tree = tree.args_override_self(true).mut_args(|arg: Arg| match arg.get_action() {
         ArgAction::SetTrue => arg
             .action(ArgAction::Set)
             .num_args(0..=1)
@@ -160,6 +161,10 @@ fn switches(tree: Tree) -> Tree {
         _ => arg,
     });
     tree.mut_subcommands(switches)
+        // What follows a flag that needs a value is its value, also with a dash in front, as with Go's.
+        ArgAction::Set | ArgAction::Append if arg.get_long().is_some() && !arg.is_require_equals_set() => {
+            arg.allow_hyphen_values(true)
+        }
 }
 
 /// Reads a command line.

@@ -44,6 +44,7 @@ pub struct Create {
     /// Make it the network of the routing mesh
     #[arg(long)]
     pub ingress: bool,
+    /// Label of the network
     #[arg(long, value_name = "KEY=VALUE")]
     pub label: Vec<String>,
     /// Option of the driver, e.g. com.docker.network.driver.mtu=1400
@@ -68,6 +69,7 @@ pub struct Create {
     pub ipv4: bool,
     #[command(flatten)]
     pub later: Later<LaterCreate>,
+    /// Name of the network
     #[arg(value_name = "NETWORK")]
     pub name: String,
 }
@@ -96,6 +98,7 @@ pub struct Inspect {
     /// Also show the services on it, with their addresses and tasks
     #[arg(long, short)]
     pub verbose: bool,
+    /// Name or id of a network
     #[arg(value_name = "NETWORK", required = true)]
     pub networks: Vec<String>,
 }
@@ -107,6 +110,7 @@ pub struct Rm {
     /// A network that does not exist is no error; the network of the routing mesh is removed without a question
     #[arg(long, short)]
     pub force: bool,
+    /// Name or id of a network
     #[arg(value_name = "NETWORK", required = true)]
     pub networks: Vec<String>,
 }

@@ -59,6 +59,7 @@ pub struct Update {
     /// What a worker's own command line may ask of the cluster: none, read or full
     #[arg(long, value_name = "CONTROL")]
     pub control: Option<String>,
+    /// Name or id of the node, or self
     #[arg(value_name = "NODE")]
     pub node: String,
 }
@@ -67,6 +68,7 @@ pub struct Update {
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  rswarm node promote w1 w2")]
 pub struct Promote {
+    /// Name or id of a node, or self
     #[arg(value_name = "NODE", required = true)]
     pub nodes: Vec<String>,
 }
@@ -75,6 +77,7 @@ pub struct Promote {
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  rswarm node demote m3")]
 pub struct Demote {
+    /// Name or id of a node, or self
     #[arg(value_name = "NODE", required = true)]
     pub nodes: Vec<String>,
 }
@@ -86,6 +89,7 @@ pub struct Rm {
     /// Remove a node that is not down; it is cut off at once
     #[arg(long, short)]
     pub force: bool,
+    /// Name or id of a node, or self
     #[arg(value_name = "NODE", required = true)]
     pub nodes: Vec<String>,
 }
@@ -96,6 +100,7 @@ pub struct Rm {
 pub struct Ps {
     #[command(flatten)]
     pub tasks: TaskList,
+    /// Name or id of a node [default: self]
     #[arg(value_name = "NODE")]
     pub nodes: Vec<String>,
 }

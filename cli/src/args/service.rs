@@ -94,7 +94,7 @@ pub struct Create {
     #[command(flatten)]
     pub later: Later<LaterCreate>,
     /// Image, then a command and arguments in place of the image's: flags end at the image
-    #[arg(value_name = "IMAGE", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(value_name = "IMAGE", required = true, trailing_var_arg = true)]
     pub image_and_args: Vec<String>,
 }
 
@@ -115,6 +115,7 @@ pub struct Ls {
 pub struct Inspect {
     #[command(flatten)]
     pub inspect: InspectArgs,
+    /// Name or id of a service
     #[arg(value_name = "SERVICE", required = true)]
     pub services: Vec<String>,
 }
@@ -125,6 +126,7 @@ pub struct Inspect {
 pub struct Ps {
     #[command(flatten)]
     pub tasks: TaskList,
+    /// Name or id of a service
     #[arg(value_name = "SERVICE", required = true)]
     pub services: Vec<String>,
 }
@@ -135,6 +137,7 @@ pub struct Ps {
 pub struct Rollback {
     #[command(flatten)]
     pub wait: WaitFlags,
+    /// Name or id of the service
     #[arg(value_name = "SERVICE")]
     pub service: String,
 }
@@ -146,6 +149,7 @@ pub struct Scale {
     /// Do not wait until the services have converged
     #[arg(long, short)]
     pub detach: bool,
+    /// A service and its number of tasks
     #[arg(value_name = "SERVICE=REPLICAS", required = true)]
     pub services: Vec<String>,
 }
@@ -154,6 +158,7 @@ pub struct Scale {
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  rswarm service rm web")]
 pub struct Rm {
+    /// Name or id of a service
     #[arg(value_name = "SERVICE", required = true)]
     pub services: Vec<String>,
 }
@@ -189,6 +194,7 @@ pub struct Logs {
     /// Show when each line was printed
     #[arg(long, short)]
     pub timestamps: bool,
+    /// Name or id of a service, or id of a task
     #[arg(value_name = "SERVICE|TASK")]
     pub target: String,
 }

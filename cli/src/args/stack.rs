@@ -41,6 +41,7 @@ pub struct Deploy {
     /// Hand your registry credentials to the nodes that run the tasks
     #[arg(long)]
     pub with_registry_auth: bool,
+    /// Name of the stack
     #[arg(value_name = "STACK")]
     pub stack: String,
 }
@@ -59,6 +60,7 @@ pub struct Ls {
 pub struct Ps {
     #[command(flatten)]
     pub tasks: TaskList,
+    /// Name of the stack
     #[arg(value_name = "STACK")]
     pub stack: String,
 }
@@ -72,6 +74,7 @@ pub struct Services {
     pub filter: Vec<String>,
     #[command(flatten)]
     pub list: ListArgs,
+    /// Name of the stack
     #[arg(value_name = "STACK")]
     pub stack: String,
 }
@@ -93,6 +96,7 @@ pub struct Rm {
         value_name = "BOOL"
     )]
     pub detach: bool,
+    /// Name of a stack
     #[arg(value_name = "STACK", required = true)]
     pub stacks: Vec<String>,
 }

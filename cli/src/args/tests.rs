@@ -73,6 +73,54 @@ fn what_follows_the_image_is_the_containers() {
 }
 
 #[test]
+fn what_begins_with_a_dash_is_a_flag_never_the_image() {
+    for flag in ["--no-such-flag", "--privileged", "--security-opt=x", "-z"] {
+        let error = parse_line(&format!("rswarm service create {flag} nginx")).unwrap_err().to_string();
+        let name = flag.split('=').next().unwrap_or(flag);
+        assert!(error.contains(&format!("unexpected argument '{name}' found")), "{error}");
+        assert!(!error.contains("as a value"), "{error}");
+    }
+    assert!(parse_line("rswarm service create nginx --privileged -z").is_ok(), "the container's own");
+    let line = "rswarm service create --entrypoint -x --env -A=1 --tty --name --odd nginx --privileged";
+    let Command::Service(service) = parse_line(line).unwrap().command else { panic!() };
+    let Service::Create(create) = *service else { panic!() };
+    assert_eq!(create.flags.entrypoint.as_deref(), Some("-x"), "a flag's value may begin with a dash");
+    assert_eq!((create.name.as_str(), create.env.as_slice()), ("--odd", ["-A=1".to_owned()].as_slice()));
+    assert_eq!(create.image_and_args, ["nginx", "--privileged"]);
+    let error = parse_line("rswarm service create --replcas 2 nginx").unwrap_err().to_string();
+    assert!(error.contains("--replicas"), "a near name is told: {error}");
+}
+
+#[test]
+fn of_a_flag_given_twice_the_last_holds_and_lists_add_up() {
+    let line = "rswarm service create --replicas 1 --name a --replicas 2 --name b --env A=1 --env B=2 --read-only \
+                --read-only=false --detach --detach=false --quiet -q --secret a --secret b nginx";
+    let Command::Service(service) = parse_line(line).unwrap().command else { panic!() };
+    let Service::Create(create) = *service else { panic!() };
+    assert_eq!((create.name.as_str(), create.flags.replicas), ("b", Some(2)));
+    assert_eq!(create.env, ["A=1", "B=2"]);
+    assert_eq!((create.flags.read_only, create.flags.wait.detach, create.flags.wait.quiet), (Some(false), false, true));
+    let Command::Ps(ps) = parse_line("rswarm ps --format a --format b -n 1 -n 2 -f a=1 -f b=2 -a -a").unwrap().command
+    else {
+        panic!()
+    };
+    assert_eq!((ps.list.format.as_deref(), ps.last, ps.filter.len(), ps.all), (Some("b"), 2, 2, true));
+    assert!(parse_line("rswarm -H unix:///a -H unix:///b info --format a -f b").is_ok());
+}
+
+#[test]
+fn every_flag_and_argument_has_a_help_text() {
+    let tree = command();
+    let mut all = Vec::new();
+    leaves(&tree, "rswarm".into(), &mut all);
+    for (path, leaf) in all {
+        for arg in leaf.get_arguments().filter(|arg| arg.get_help_heading().is_none()) {
+            assert!(arg.get_help().is_some(), "{path}: {}", arg.get_id());
+        }
+    }
+}
+
+#[test]
 fn flags_that_come_later_are_refused_by_name_not_ignored() {
     for (line, flag) in [
         ("rswarm service create --secret a --isolation default nginx", "--secret is not built yet"),

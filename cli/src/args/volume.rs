@@ -27,6 +27,7 @@ pub struct Create {
     /// Driver; only "local" is built yet
     #[arg(long, short, value_name = "DRIVER", default_value = "local")]
     pub driver: String,
+    /// Label of the volume
     #[arg(long, value_name = "KEY=VALUE")]
     pub label: Vec<String>,
     /// Option of the driver
@@ -61,6 +62,7 @@ pub struct Inspect {
     /// "json" or a Go template for each volume
     #[arg(long, short, value_name = "FORMAT")]
     pub format: Option<String>,
+    /// Name of a volume
     #[arg(value_name = "VOLUME", required = true)]
     pub volumes: Vec<String>,
 }
@@ -72,6 +74,7 @@ pub struct Rm {
     /// A volume that does not exist is no error
     #[arg(long, short)]
     pub force: bool,
+    /// Name of a volume
     #[arg(value_name = "VOLUME", required = true)]
     pub volumes: Vec<String>,
 }
