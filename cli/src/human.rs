@@ -69,6 +69,19 @@ pub fn pretty_time(at: TimestampMs) -> String {
     }
 }
 
+/// `2026-11-21 10:18:23 +0000 UTC`: Go's own text of a time, as the `.CreatedAt` of listings has it.
+pub fn listed_time(at: TimestampMs) -> String {
+    match instant(at) {
+        Some(time) => time.strftime("%Y-%m-%d %H:%M:%S%.f +0000 UTC").to_string(),
+        None => at.0.to_string(),
+    }
+}
+
+/// As [`listed_time`], in whole seconds.
+pub fn listed_second(at: TimestampMs) -> String {
+    listed_time(TimestampMs(at.0 / 1_000 * 1_000))
+}
+
 /// RFC 3339 with nine digits of nanoseconds, as log lines have.
 pub fn log_time(at_ns: u64) -> String {
     jiff::Timestamp::from_nanosecond(i128::from(at_ns))
@@ -144,6 +157,8 @@ mod tests {
     #[test]
     fn times_are_utc() {
         assert_eq!(rfc3339(TimestampMs(1_500)), "1970-01-01T00:00:01.5Z");
+        assert_eq!(listed_time(TimestampMs(1_795_276_727_500)), "2026-11-21 15:58:47.5 +0000 UTC");
+        assert_eq!(listed_second(TimestampMs(1_795_276_727_500)), "2026-11-21 15:58:47 +0000 UTC");
         assert_eq!(rfc3339(TimestampMs(0)), "0001-01-01T00:00:00Z");
         assert_eq!(log_time(1_000_000_001), "1970-01-01T00:00:01.000000001Z");
     }

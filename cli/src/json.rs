@@ -59,6 +59,13 @@ impl Json {
         }
     }
 
+    /// The fields that a template may name.
+    pub fn fields(&self) -> Vec<&str> {
+        let Self::Object(object) = self else { return Vec::new() };
+        let fields = object.0.iter().filter(|(key, value)| !key.starts_with('_') || *value == Self::Null);
+        fields.map(|(key, _)| key.trim_start_matches('_')).collect()
+    }
+
     /// One line.
     pub fn compact(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()

@@ -1,6 +1,6 @@
 //! Go templates with the functions that Docker's client has.
 
-use gtmpl_ng::{Context, Func, FuncError, Template as Engine, Value};
+use gtmpl_ng::{Context, ExecError, Func, FuncError, Template as Engine, Value};
 
 use crate::errors::{Error, Result};
 use crate::json::Json;
@@ -50,7 +50,16 @@ impl Template {
         if self.text.replace(' ', "") == "{{json.}}" {
             return Ok(record.compact());
         }
-        self.engine.render(&Context::from(record.to_template())).map_err(|e| wrong(&self.text, &e))
+        self.engine.render(&Context::from(record.to_template())).map_err(|error| match unknown_field(&error) {
+            Some(field) => {
+                let known: Vec<String> = record.fields().into_iter().map(|name| format!(".{name}")).collect();
+                let (text, known) = (&self.text, known.join(", "));
+                Error::Usage(format!(
+                    "invalid --format \"{text}\": unknown field \".{field}\"\n       allowed: {known}"
+                ))
+            }
+            None => wrong(&self.text, &error),
+        })
     }
 }
 
@@ -61,6 +70,12 @@ pub fn unescape(text: &str) -> String {
 
 fn wrong(text: &str, problem: &dyn std::error::Error) -> Error {
     Error::Usage(format!("invalid --format \"{text}\": {problem}"))
+}
+
+/// The field that a record does not have. The engine's own text shows the whole record instead.
+fn unknown_field(error: &ExecError) -> Option<&str> {
+    let ExecError::Structured(error) = error else { return None };
+    error.message.strip_prefix("no field `")?.split('`').next()
 }
 
 /// Methods with an argument, of which listings have one, become function calls, which the engine
@@ -213,6 +228,14 @@ mod tests {
     fn the_whole_record_keeps_its_order() {
         assert!(render("{{json .}}").starts_with(r#"{"Name":"web","Replicas":3"#));
         assert!(!render("{{json .}}").contains("_labels"));
+    }
+
+    #[test]
+    fn an_unknown_field_is_named_beside_the_known_ones() {
+        assert_eq!(
+            render("{{.Name}} {{.Nmae}}"),
+            "ERROR invalid --format \"{{.Name}} {{.Nmae}}\": unknown field \".Nmae\"\n       allowed: .Name, .Replicas, .Args, .Spec"
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@ use rswarm_types::TimestampMs;
 use super::image_name;
 use crate::errors::Result;
 use crate::filter::Filters;
-use crate::human::{ago, rfc3339, size};
+use crate::human::{ago, listed_second, size};
 use crate::json::Object;
 use crate::listing::Listing;
 
@@ -130,6 +130,6 @@ fn record(image: &pb::Image, name: &Name, shown: Shown<'_>) -> Object {
         .with("Digest", &name.digest)
         .with("ID", id)
         .with("CreatedSince", if created.0 == 0 { "N/A".into() } else { ago(created, shown.now) })
-        .with("CreatedAt", rfc3339(created))
+        .with("CreatedAt", listed_second(created))
         .with("Size", size(image.size))
 }

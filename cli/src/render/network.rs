@@ -6,7 +6,7 @@ use rswarm_types::network::Network;
 
 use crate::errors::Result;
 use crate::filter::Filters;
-use crate::human::rfc3339;
+use crate::human::listed_time;
 use crate::json::Object;
 use crate::listing::{Listing, labels_text};
 use crate::template::LABELS;
@@ -77,6 +77,6 @@ fn record(network: &Network, no_trunc: bool) -> Object {
         .with("IPv6", "false")
         .with("Internal", spec.internal.to_string())
         .with("Labels", labels_text(&spec.labels))
-        .with("CreatedAt", rfc3339(network.meta.created_at))
+        .with("CreatedAt", listed_time(network.meta.created_at))
         .with(LABELS, &spec.labels)
 }
