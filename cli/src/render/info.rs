@@ -13,11 +13,26 @@ fn id(bytes: &[u8]) -> String {
     <[u8; 16]>::try_from(bytes).map(|b| to_base36(u128::from_be_bytes(b))).unwrap_or_default()
 }
 
+/// The address that others reach the node at, without the port.
+fn node_address(info: &pb::NodeInfo) -> String {
+    let address: Result<std::net::SocketAddr, _> = info.advertise_address.parse();
+    address.map_or_else(|_| info.advertise_address.clone(), |address| address.ip().to_string())
+}
+
+/// A processor in Go's words, as versions have it; `uname`'s word stands in `info`.
+pub fn go_arch(arch: &str) -> &str {
+    match arch {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
 /// The node for templates, in the words of Docker's API where it has them.
 pub fn info_json(info: &pb::NodeInfo) -> Json {
     let swarm = Object::new()
         .with("NodeID", id(&info.node))
-        .with("NodeAddr", &info.advertise_address)
+        .with("NodeAddr", node_address(info))
         .with("LocalNodeState", &info.swarm_state)
         .with("ControlAvailable", info.is_manager)
         .with("Error", &info.swarm_error)
@@ -84,7 +99,7 @@ pub fn info_text(info: &pb::NodeInfo) -> String {
             line(" Raft log fsync", &info.fsync);
             line(" Raft election", &info.election);
         }
-        line(" Node Address", &info.advertise_address);
+        line(" Node Address", &node_address(info));
         line(" Manager Addresses", &info.managers.join(", "));
         line(" Certificate Expires", &info.cert_expires);
     }
@@ -108,7 +123,7 @@ pub fn client_json() -> Object {
     Object::new()
         .with("Version", rswarm_node::VERSION)
         .with("Os", std::env::consts::OS)
-        .with("Arch", std::env::consts::ARCH)
+        .with("Arch", go_arch(std::env::consts::ARCH))
 }
 
 /// Both versions for templates; the daemon's is null when it did not answer.
@@ -119,7 +134,7 @@ pub fn version_json(server: Option<&pb::NodeInfo>) -> Json {
             .with("GitCommit", &info.git_commit)
             .with("BuildTime", &info.build_time)
             .with("Os", "linux")
-            .with("Arch", &info.architecture)
+            .with("Arch", go_arch(&info.architecture))
             .with("KernelVersion", &info.kernel)
     });
     Object::new().with("Client", client_json()).with("Server", server).into()
@@ -127,7 +142,7 @@ pub fn version_json(server: Option<&pb::NodeInfo>) -> Json {
 
 /// Both versions for people.
 pub fn version_text(server: Option<&pb::NodeInfo>) -> String {
-    let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
+    let (os, arch) = (std::env::consts::OS, go_arch(std::env::consts::ARCH));
     let mut out = format!("Client:\n Version:      {}\n OS/Arch:      {os}/{arch}\n", rswarm_node::VERSION);
     if let Some(info) = server {
         // Writing to a String cannot fail.
@@ -137,7 +152,7 @@ pub fn version_text(server: Option<&pb::NodeInfo>) -> String {
                 let _ = writeln!(out, " {name:<13} {value}");
             }
         }
-        let _ = writeln!(out, " OS/Arch:      linux/{}\n Kernel:       {}", info.architecture, info.kernel);
+        let _ = writeln!(out, " OS/Arch:      linux/{}\n Kernel:       {}", go_arch(&info.architecture), info.kernel);
     }
     out
 }
