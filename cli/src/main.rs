@@ -53,6 +53,8 @@ fn main() -> ExitCode {
             runtime: daemon.runtime,
             labels: daemon.label,
             log_level: daemon.log_level,
+            compat_caps: daemon.compat_caps,
+            no_new_privileges: daemon.no_new_privileges,
         });
     }
     match run(cli) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rswarm_manager::Edge;
 use rswarm_runtime::image::{ImageStore, RegistryPolicy};
 use rswarm_runtime::volume::VolumeStore;
-use rswarm_runtime::{Backend, Runtime, RuntimeConfig};
+use rswarm_runtime::{Backend, Defaults, Runtime, RuntimeConfig};
 use rswarm_types::TimestampMs;
 use rswarm_types::session::Leaving;
 use tokio::signal::unix::{SignalKind, signal};
@@ -65,10 +65,7 @@ pub fn run_daemon(options: DaemonOptions) -> ExitCode {
     };
     match runtime.block_on(run(settings)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!(error = chain(&*error), "the daemon ends");
-            fail(&*error, 1)
-        }
+        Err(error) => fail(&*error, 1),
     }
 }
 
@@ -86,8 +83,11 @@ fn init_logging(level: &str) -> Result<(), AnyError> {
     let is_bare = level.parse::<tracing::Level>().is_ok();
     let directives =
         if is_bare { format!("warn,rswarm={level},{OUR_CRATES}").replace("LEVEL", level) } else { level.to_owned() };
-    let filter = tracing_subscriber::EnvFilter::try_new(directives)
-        .map_err(|e| format!("invalid --log-level \"{level}\": {e}; allowed are error, warn, info, debug, trace"))?;
+    let filter = tracing_subscriber::EnvFilter::try_new(directives).map_err(|e| {
+        format!(
+            "invalid --log-level \"{level}\": {e}\n       allowed: a level, or a filter such as info,rswarm_raft=debug"
+        )
+    })?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -120,6 +120,10 @@ async fn run(settings: Settings) -> Result<(), AnyError> {
         run_dir: settings.run_dir.join("shim"),
         cgroup_parent: settings.cgroup_parent.clone(),
         backend: settings.runtime.clone().map_or(Backend::Embedded, Backend::Oci),
+        defaults: Defaults {
+            capabilities: settings.default_capabilities,
+            no_new_privileges: settings.no_new_privileges,
+        },
         exe: exe.clone(),
     })?;
     let images =

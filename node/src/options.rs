@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use rswarm_runtime::DefaultCapabilities;
 use serde::Deserialize;
 
 /// Where the daemon keeps what must survive.
@@ -13,6 +14,8 @@ pub const RUN_DIR: &str = "/run/rswarm";
 pub const CONFIG_FILE: &str = "/etc/rswarm/config.toml";
 /// The cgroup that containers are put under.
 pub const CGROUP_PARENT: &str = "/rswarm";
+/// Words that say by themselves how much is logged.
+const LOG_LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
 /// The largest configuration file that makes sense, in bytes.
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
 
@@ -29,7 +32,11 @@ pub struct DaemonOptions {
     pub runtime: Option<String>,
     /// `KEY=VALUE`.
     pub labels: Vec<String>,
-    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter of `tracing`.
+    /// `docker`: containers have Docker's 14 capabilities.
+    pub compat_caps: Option<String>,
+    /// No program of a container may gain privileges.
+    pub no_new_privileges: Option<bool>,
+    /// `error`, `warn`, `info`, `debug`, `trace`, `off`, or a filter of `tracing`.
     pub log_level: Option<String>,
 }
 
@@ -54,6 +61,13 @@ pub enum OptionsError {
         "invalid --runtime \"{0}\": allowed are \"embedded\", or an OCI runtime on PATH (runc, crun) or its absolute path"
     )]
     Runtime(String),
+    #[error("invalid --compat-caps \"{0}\": allowed is docker, for its 14 default capabilities in place of 11")]
+    CompatCaps(String),
+    #[error(
+        "invalid --log-level \"{text}\": \"{word}\" is no level\n       allowed: {}, or a filter such as info,rswarm_raft=debug",
+        LOG_LEVELS.join(", ")
+    )]
+    LogLevel { text: String, word: String },
 }
 
 /// The file. An unknown key is an error: a typo must not be a silent default.
@@ -66,6 +80,8 @@ struct File {
     cgroup_parent: Option<String>,
     runtime: Option<String>,
     labels: Vec<String>,
+    compat_caps: Option<String>,
+    no_new_privileges: Option<bool>,
     log_level: Option<String>,
 }
 
@@ -79,6 +95,8 @@ pub struct Settings {
     /// `None` = embedded.
     pub runtime: Option<PathBuf>,
     pub labels: BTreeMap<String, String>,
+    pub default_capabilities: DefaultCapabilities,
+    pub no_new_privileges: bool,
     pub log_level: String,
 }
 
@@ -126,6 +144,13 @@ fn merge(options: DaemonOptions, file: File) -> Result<Settings, OptionsError> {
     if !cgroup_parent.starts_with('/') || cgroup_parent.split('/').any(|p| p == "..") || cgroup_parent == "/" {
         return Err(OptionsError::CgroupParent(cgroup_parent));
     }
+    let log_level = options.log_level.or(file.log_level).unwrap_or_else(|| "info".into());
+    check_log_level(&log_level)?;
+    let default_capabilities = match options.compat_caps.or(file.compat_caps).as_deref() {
+        None => DefaultCapabilities::Own,
+        Some("docker") => DefaultCapabilities::Docker,
+        Some(other) => return Err(OptionsError::CompatCaps(other.to_owned())),
+    };
     Ok(Settings {
         data_dir: options.data_dir.or(file.data_dir).unwrap_or_else(|| DATA_DIR.into()),
         run_dir: options.run_dir.or(file.run_dir).unwrap_or_else(|| RUN_DIR.into()),
@@ -133,8 +158,19 @@ fn merge(options: DaemonOptions, file: File) -> Result<Settings, OptionsError> {
         cgroup_parent: cgroup_parent.trim_end_matches('/').to_owned(),
         runtime: options.runtime.or(file.runtime).map(|r| find_runtime(&r)).transpose()?.flatten(),
         labels,
-        log_level: options.log_level.or(file.log_level).unwrap_or_else(|| "info".into()),
+        default_capabilities,
+        no_new_privileges: options.no_new_privileges.or(file.no_new_privileges).unwrap_or(false),
+        log_level,
     })
+}
+
+/// A filter would take any other word for the name of a part of the program, and log nothing else.
+fn check_log_level(text: &str) -> Result<(), OptionsError> {
+    let is_known = |word: &str| word.contains('=') || LOG_LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
+    match text.split(',').map(str::trim).find(|word| !is_known(word)) {
+        Some(word) => Err(OptionsError::LogLevel { text: text.to_owned(), word: word.to_owned() }),
+        None => Ok(()),
+    }
 }
 
 fn check_registry(text: &str) -> Result<(), OptionsError> {
@@ -203,5 +239,35 @@ mod tests {
         assert!(with(|o| o.insecure_registries = vec!["http://x".into()]).contains("--insecure-registry"));
         assert!(with(|o| o.runtime = Some("no-such-runtime".into())).contains("--runtime"));
         assert!(with(|o| o.labels = vec!["=1".into()]).contains("--label"));
+        assert!(with(|o| o.compat_caps = Some("podman".into())).contains("--compat-caps \"podman\""));
+        for (level, word) in [("loud", "loud"), ("info,loud", "loud"), ("", ""), ("4", "4"), ("debug,", "")] {
+            let error = merge(DaemonOptions { log_level: Some(level.into()), ..Default::default() }, File::default());
+            let text = error.expect_err(level).to_string();
+            assert!(text.contains(&format!("invalid --log-level \"{level}\": \"{word}\" is no level")), "{text}");
+            assert!(text.contains("error, warn, info, debug, trace, off, or a filter"), "{text}");
+        }
+    }
+
+    #[test]
+    fn levels_and_filters_are_taken() {
+        for level in ["error", "WARN", "off", "info,rswarm_raft=debug", "rswarm_raft[span]=trace", "info, h2=off"] {
+            let options = DaemonOptions { log_level: Some(level.into()), ..Default::default() };
+            assert_eq!(merge(options, File::default()).expect(level).log_level, level);
+        }
+    }
+
+    #[test]
+    fn what_containers_may_is_set_by_flag_or_file() {
+        let set = |options, text| {
+            let settings = merge(options, file(text).expect("valid")).expect("valid");
+            (settings.default_capabilities, settings.no_new_privileges)
+        };
+        assert_eq!(set(DaemonOptions::default(), ""), (DefaultCapabilities::Own, false));
+        let text = "compat-caps = \"docker\"\nno-new-privileges = true";
+        assert_eq!(set(DaemonOptions::default(), text), (DefaultCapabilities::Docker, true));
+        let options = DaemonOptions { no_new_privileges: Some(false), ..DaemonOptions::default() };
+        assert_eq!(set(options, text), (DefaultCapabilities::Docker, false), "the flag wins");
+        let options = DaemonOptions { compat_caps: Some("docker".into()), ..DaemonOptions::default() };
+        assert_eq!(set(options, "").0, DefaultCapabilities::Docker);
     }
 }

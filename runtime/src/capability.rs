@@ -60,6 +60,33 @@ pub const DEFAULT: [&str; 11] = [
     "SYS_CHROOT",
 ];
 
+/// What Docker adds to [`DEFAULT`].
+const DOCKER_ADDS: [&str; 3] = ["AUDIT_WRITE", "MKNOD", "NET_RAW"];
+
+/// What a container has unless its service says otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DefaultCapabilities {
+    /// [`DEFAULT`], 11.
+    #[default]
+    Own,
+    /// Docker's 14.
+    Docker,
+}
+
+impl DefaultCapabilities {
+    /// Their names, sorted.
+    #[must_use]
+    pub fn names(self) -> Vec<&'static str> {
+        let added: &[&'static str] = match self {
+            Self::Own => &[],
+            Self::Docker => &DOCKER_ADDS,
+        };
+        let mut names: Vec<&'static str> = DEFAULT.iter().chain(added).copied().collect();
+        names.sort_unstable();
+        names
+    }
+}
+
 /// The name as in [`ALL`]: without `CAP_`, upper case.
 fn known(name: &str) -> Option<&'static str> {
     let upper = name.to_ascii_uppercase();
@@ -67,11 +94,11 @@ fn known(name: &str) -> Option<&'static str> {
     ALL.into_iter().find(|c| *c == bare)
 }
 
-/// The default set plus `add` less `drop`, sorted; `ALL` in either means every one, and names given beside it win.
+/// The set `defaults` plus `add` less `drop`, sorted; `ALL` in either means every one, and names given beside it win.
 ///
 /// # Errors
 /// The names that no kernel knows.
-pub fn resolve(add: &[String], drop: &[String]) -> Result<Vec<String>, Vec<String>> {
+pub fn resolve(defaults: DefaultCapabilities, add: &[String], drop: &[String]) -> Result<Vec<String>, Vec<String>> {
     let is_all = |name: &String| name.eq_ignore_ascii_case("ALL");
     let mut unknown = Vec::new();
     let mut named = |names: &[String]| -> Vec<&'static str> {
@@ -91,7 +118,7 @@ pub fn resolve(add: &[String], drop: &[String]) -> Result<Vec<String>, Vec<Strin
     let base: Vec<&str> = match (add.iter().any(is_all), drop.iter().any(is_all)) {
         (true, _) => ALL.to_vec(),
         (false, true) => Vec::new(),
-        (false, false) => DEFAULT.to_vec(),
+        (false, false) => defaults.names(),
     };
     let mut all: Vec<String> = base.into_iter().chain(adds).filter(|c| !drops.contains(c)).map(str::to_owned).collect();
     all.sort();
@@ -105,7 +132,7 @@ mod tests {
 
     fn check(add: &[&str], drop: &[&str], expected: Result<usize, &[&str]>) {
         let own = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
-        let got = resolve(&own(add), &own(drop)).map(|caps| caps.len());
+        let got = resolve(DefaultCapabilities::Own, &own(add), &own(drop)).map(|caps| caps.len());
         assert_eq!(got, expected.map_err(own), "add {add:?}, drop {drop:?}");
     }
 
@@ -125,5 +152,6 @@ mod tests {
     fn the_default_is_docker_s_mask_less_three_bits() {
         let bits = |names: &[&str]| names.iter().map(|n| 1u64 << ALL.iter().position(|a| a == n).unwrap()).sum::<u64>();
         assert_eq!(bits(&DEFAULT), 0xa80425fb - bits(&["NET_RAW", "MKNOD", "AUDIT_WRITE"]));
+        assert_eq!(bits(&DefaultCapabilities::Docker.names()), 0xa80425fb, "its 14 where that is asked for");
     }
 }

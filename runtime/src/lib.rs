@@ -28,6 +28,7 @@ mod state;
 mod sys;
 mod user;
 
+pub use capability::DefaultCapabilities;
 pub use logs::{LogLine, LogQuery};
 pub use plan::{
     CPU_PERIOD_US, ContainerPlan, LogPlan, MountSource, NetNs, PlannedMount, PlannedResources, PlannedUlimit,
@@ -37,5 +38,5 @@ pub use runtime::{
     RuntimeConfig, StartError, StartErrorKind, Started,
 };
 pub use shim::shim_main;
-pub use spec::{NodePaths, PlanError, Sandbox, container_plan};
+pub use spec::{Defaults, NodePaths, PlanError, Sandbox, container_plan};
 pub use state::Backend;

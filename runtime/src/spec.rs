@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rswarm_types::limits;
 use rswarm_types::spec::{ContainerSpec, LogDriver, Mount, MountKind, Resources, ServiceSpec};
 
-use crate::capability;
+use crate::capability::{self, DefaultCapabilities};
 use crate::image::ImageConfig;
 use crate::plan::{
     CPU_PERIOD_US, ContainerPlan, LogPlan, MountSource, NetNs, PlannedMount, PlannedResources, PlannedUlimit,
@@ -55,6 +55,14 @@ pub struct NodePaths<'a> {
     pub volumes: &'a Path,
 }
 
+/// What containers of this node have where their service does not say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Defaults {
+    pub capabilities: DefaultCapabilities,
+    /// No program of a container may gain privileges, whatever its service says.
+    pub no_new_privileges: bool,
+}
+
 /// Everything that is wrong with a container, at once.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", violations.join("; "))]
@@ -75,6 +83,7 @@ pub fn container_plan(
     layers: &[PathBuf],
     sandbox: &Sandbox,
     node: NodePaths<'_>,
+    defaults: Defaults,
 ) -> Result<ContainerPlan, PlanError> {
     let spec = &service.task.container;
     let mut bad = Vec::new();
@@ -88,7 +97,7 @@ pub fn container_plan(
         bad.push(format!("working directory \"{cwd}\" is not absolute"));
     }
     let capabilities =
-        capability::resolve(&spec.cap_add, &spec.cap_drop).unwrap_or_else(|unknown| {
+        capability::resolve(defaults.capabilities, &spec.cap_add, &spec.cap_drop).unwrap_or_else(|unknown| {
             bad.extend(unknown.iter().map(|name| {
                 format!("capability \"{name}\" is not known: allowed are ALL and names such as NET_ADMIN")
             }));
@@ -120,7 +129,7 @@ pub fn container_plan(
         open_stdin: spec.open_stdin,
         init: spec.init.unwrap_or(false),
         capabilities,
-        no_new_privileges: spec.privileges.no_new_privileges,
+        no_new_privileges: spec.privileges.no_new_privileges || defaults.no_new_privileges,
         seccomp: !spec.privileges.seccomp_unconfined,
         sysctls: sysctls(spec, &sandbox.netns, &mut bad),
         ulimits: ulimits(spec, &mut bad),

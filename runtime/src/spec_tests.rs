@@ -27,7 +27,7 @@ fn service(container: ContainerSpec) -> ServiceSpec {
 
 fn plan_of(service: &ServiceSpec, image: &ImageConfig, netns: NetNs) -> Result<ContainerPlan, PlanError> {
     let node = NodePaths { volumes: Path::new("/v") };
-    container_plan("t1", service, image, &[PathBuf::from("/l")], &sandbox(netns), node)
+    container_plan("t1", service, image, &[PathBuf::from("/l")], &sandbox(netns), node, Defaults::default())
 }
 
 fn plan(container: ContainerSpec, image: &ImageConfig) -> ContainerPlan {
@@ -36,6 +36,24 @@ fn plan(container: ContainerSpec, image: &ImageConfig) -> ContainerPlan {
 
 fn refusals(container: ContainerSpec, netns: NetNs) -> Vec<String> {
     plan_of(&service(container), &ImageConfig::default(), netns).unwrap_err().violations
+}
+
+#[test]
+fn the_node_says_what_containers_have_where_their_service_does_not() {
+    let docker = Defaults { capabilities: DefaultCapabilities::Docker, no_new_privileges: true };
+    let plan = |spec: ContainerSpec, defaults| {
+        let node = NodePaths { volumes: Path::new("/v") };
+        let layers = [PathBuf::from("/l")];
+        let (service, image) = (service(spec), ImageConfig::default());
+        container_plan("t1", &service, &image, &layers, &sandbox(NetNs::None), node, defaults).unwrap()
+    };
+    let of_node = plan(ContainerSpec::default(), docker);
+    assert!(of_node.no_new_privileges && of_node.capabilities.len() == 14);
+    assert!(of_node.capabilities.iter().any(|name| name == "NET_RAW"));
+    let asked = plan(ContainerSpec { cap_drop: own(&["NET_RAW"]), ..ContainerSpec::default() }, docker);
+    assert_eq!(asked.capabilities.len(), 13);
+    let ours = plan(ContainerSpec::default(), Defaults::default());
+    assert!(!ours.no_new_privileges && ours.capabilities.len() == 11);
 }
 
 #[test]

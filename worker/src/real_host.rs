@@ -184,9 +184,17 @@ impl Host for RealHost {
         let sandbox =
             Sandbox { netns: NetNs::None, hostname: task.id.short(), resolv_conf: String::new(), hosts: String::new() };
         let node = NodePaths { volumes: self.volumes.path() };
-        container_plan(&task.id.to_string(), &task.spec, &image.config, &image.layers, &sandbox, node)
-            .map(drop)
-            .map_err(|error| PrepareError::Rejected(error.to_string()))
+        container_plan(
+            &task.id.to_string(),
+            &task.spec,
+            &image.config,
+            &image.layers,
+            &sandbox,
+            node,
+            self.runtime.defaults(),
+        )
+        .map(drop)
+        .map_err(|error| PrepareError::Rejected(error.to_string()))
     }
 
     async fn start(&self, task: &AssignedTask, assignments: &Assignments) -> Result<(), StartFailure> {
@@ -195,8 +203,16 @@ impl Host for RealHost {
         self.make_volumes(task).map_err(|error| failed(error.to_string()))?;
         let sandbox = self.sandbox(task, assignments);
         let node = NodePaths { volumes: self.volumes.path() };
-        let plan = container_plan(&task.id.to_string(), &task.spec, &image.config, &image.layers, &sandbox, node)
-            .map_err(|error| failed(error.to_string()))?;
+        let plan = container_plan(
+            &task.id.to_string(),
+            &task.spec,
+            &image.config,
+            &image.layers,
+            &sandbox,
+            node,
+            self.runtime.defaults(),
+        )
+        .map_err(|error| failed(error.to_string()))?;
         let started = self.runtime.start(plan).await;
         started.map(drop).map_err(|error| StartFailure { exit_code: error.exit_code(), text: chain(&error) })
     }

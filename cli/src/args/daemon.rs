@@ -29,7 +29,13 @@ pub struct Daemon {
     /// Label of this node, engine.labels.KEY in constraints
     #[arg(long, value_name = "KEY=VALUE")]
     pub label: Vec<String>,
-    /// error, warn, info, debug, trace, or a filter such as info,rswarm_raft=debug [default: info]
+    /// Give containers another engine's default capabilities: docker (14 in place of 11)
+    #[arg(long, value_name = "ENGINE")]
+    pub compat_caps: Option<String>,
+    /// Let no program of a container gain privileges, whatever its service says
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub no_new_privileges: Option<bool>,
+    /// error, warn, info, debug, trace, off, or a filter such as info,rswarm_raft=debug [default: info]
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,
 }

@@ -59,6 +59,9 @@ pub struct SpecFlags {
     /// Option of the log driver: max-size, max-file
     #[arg(long, value_name = "KEY=VALUE")]
     pub log_opt: Vec<String>,
+    /// Let no program of the containers gain privileges, e.g. by a setuid file
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub no_new_privileges: Option<bool>,
     /// Do not ask the registry which digest the image has
     #[arg(long)]
     pub no_resolve_image: bool,

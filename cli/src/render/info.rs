@@ -65,9 +65,17 @@ pub fn info_json(info: &pb::NodeInfo) -> Json {
         .with("CgroupParent", &info.cgroup_parent)
         .with("InsecureRegistries", &info.insecure_registries)
         .with("Labels", &labels)
+        .with("DefaultCapabilities", &info.default_capabilities)
+        .with("SecurityOptions", &security_options(info))
         .with("Swarm", swarm)
         .with("Warnings", &info.warnings)
         .into()
+}
+
+/// In Docker's words.
+fn security_options(info: &pb::NodeInfo) -> Vec<String> {
+    let no_new_privileges = info.no_new_privileges.then_some("name=no-new-privileges");
+    ["name=seccomp,profile=builtin"].into_iter().chain(no_new_privileges).map(str::to_owned).collect()
 }
 
 /// The node for people.
@@ -106,6 +114,8 @@ pub fn info_text(info: &pb::NodeInfo) -> String {
     line("Runtime", &info.runtime);
     line("Cgroup Version", &info.cgroup_version);
     line("Cgroup Parent", &info.cgroup_parent);
+    line("Default Capabilities", &info.default_capabilities.join(", "));
+    line("Security Options", &security_options(info).join(" "));
     line("Kernel Version", &info.kernel);
     line("Operating System", &info.operating_system);
     line("Architecture", &info.architecture);

@@ -371,7 +371,16 @@ fn info_and_version_say_where_the_node_stands() {
         ..Default::default()
     };
     let text = super::info::info_text(&info);
-    for part in ["Swarm: active\n", " NodeID: 7ksyyizzkutudzbv8aqztecjl\n", "CPUs: 2\n", "Total Memory: 4GiB\n"] {
+    for part in [
+        "Swarm: active\n",
+        " NodeID: 7ksyyizzkutudzbv8aqztecjl\n",
+        "CPUs: 2\n",
+        "Total Memory: 4GiB\n",
+        " Node Address: 10.99.0.1\n",
+        "Architecture: x86_64\n",
+        "Default Capabilities: CHOWN, KILL\n",
+        "no-new-privileges",
+    ] {
         assert!(text.contains(part), "{part}\n{text}");
     }
     let of = |format| crate::inspect::text(vec![super::info::info_json(&info)], Some(format)).unwrap();
@@ -380,3 +389,9 @@ fn info_and_version_say_where_the_node_stands() {
     assert!(text.contains("Server:\n Version:      0.1.0\n"), "{text}");
     assert!(!super::info::version_text(None).contains("Server:"));
 }
+        advertise_address: "10.99.0.1:2377".into(),
+        architecture: "x86_64".into(),
+        default_capabilities: vec!["CHOWN".into(), "KILL".into()],
+        no_new_privileges: true,
+    assert_eq!(of("{{.Swarm.NodeAddr}}"), "10.99.0.1\n", "the address alone, as Docker has it");
+    assert!(text.contains(" OS/Arch:      linux/amd64\n"), "{text}");

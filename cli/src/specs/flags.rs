@@ -64,6 +64,7 @@ fn container(flags: &SpecFlags, spec: &mut ServiceSpec, problems: &mut Problems)
     if flags.init.is_some() {
         container.init = flags.init;
     }
+    set!(container.privileges.no_new_privileges, flags.no_new_privileges);
     set!(container.read_only, flags.read_only);
     set!(container.tty, flags.tty);
     set!(container.oom_score_adj, flags.oom_score_adj);

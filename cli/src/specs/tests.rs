@@ -252,6 +252,14 @@ fn updates_add_replace_and_remove() {
 }
 
 #[test]
+fn privileges_are_withheld_and_given_back() {
+    let spec = created("--no-new-privileges");
+    assert!(spec.task.container.privileges.no_new_privileges);
+    assert!(update(&spec, "--no-healthcheck").unwrap().task.container.privileges.no_new_privileges);
+    assert!(!update(&spec, "--no-new-privileges=false").unwrap().task.container.privileges.no_new_privileges);
+}
+
+#[test]
 fn settings_that_are_updated_keep_their_neighbours() {
     let old = created("--update-delay 1s --update-order start-first --health-cmd x --health-interval 5s");
     let new = update(&old, "--update-parallelism 4 --health-retries 9").unwrap();

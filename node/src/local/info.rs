@@ -43,6 +43,8 @@ impl LocalApi {
             insecure_registries: settings.insecure_registries.clone(),
             ..Default::default()
         };
+            default_capabilities: settings.default_capabilities.names().into_iter().map(str::to_owned).collect(),
+            no_new_privileges: settings.no_new_privileges,
         let guard = daemon.member.lock().await;
         let Some(member) = guard.as_ref() else { return Ok(info) };
         let identity = member.identity();

@@ -22,6 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::cgroup::Hierarchies;
 use crate::logs::{self, LogLine, LogQuery};
 use crate::plan::ContainerPlan;
+use crate::spec::Defaults;
 use crate::state::{Backend, Order, ProcessId, StateDir};
 use crate::sys;
 
@@ -41,6 +42,8 @@ pub struct RuntimeConfig {
     /// Above all containers' cgroups, e.g. `/rswarm`.
     pub cgroup_parent: String,
     pub backend: Backend,
+    /// What plans for this runtime start from; it does not look at it itself.
+    pub defaults: Defaults,
     /// The program whose `shim` verb is [`crate::shim_main`]; usually `/proc/self/exe`.
     pub exe: PathBuf,
 }
@@ -147,6 +150,12 @@ impl Entry {
 }
 
 impl Runtime {
+    /// What this node's containers have where their service does not say.
+    #[must_use]
+    pub fn defaults(&self) -> Defaults {
+        self.inner.config.defaults
+    }
+
     /// Finds every container of this node again, and watches those that run. Blocks while it looks.
     ///
     /// # Errors

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use rswarm_runtime::image::ImageConfig;
 use rswarm_runtime::{
-    Backend, ContainerPlan, ContainerState, Exit, LogQuery, NetNs, NodePaths, Outcome, Runtime, RuntimeConfig, Sandbox,
-    container_plan,
+    Backend, ContainerPlan, ContainerState, Defaults, Exit, LogQuery, NetNs, NodePaths, Outcome, Runtime,
+    RuntimeConfig, Sandbox, container_plan,
 };
 use rswarm_types::spec::{ContainerSpec, ServiceSpec};
 use tempfile::TempDir;
@@ -47,6 +47,7 @@ impl Lab {
             run_dir: dir.path().join("run"),
             cgroup_parent: format!("/rswarm-test-{}-{number}", std::process::id()),
             backend,
+            defaults: Defaults::default(),
             exe: PathBuf::from(env!("CARGO_BIN_EXE_rswarm-test-shim")),
         };
         let runtime = Some(Runtime::open(config.clone()).unwrap());
@@ -86,7 +87,7 @@ impl Lab {
         let volumes = self.dir.path().join("volumes");
         let layers = [self.dir.path().join("layer")];
         let node = NodePaths { volumes: &volumes };
-        container_plan(id, service, &ImageConfig::default(), &layers, &sandbox, node).unwrap()
+        container_plan(id, service, &ImageConfig::default(), &layers, &sandbox, node, self.config.defaults).unwrap()
     }
 
     pub fn plan(&self, id: &str, argv: &[&str]) -> ContainerPlan {

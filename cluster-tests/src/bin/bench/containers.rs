@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use rswarm_cluster_tests::lab;
 use rswarm_runtime::image::ImageConfig;
-use rswarm_runtime::{Backend, NetNs, NodePaths, Runtime, RuntimeConfig, Sandbox, container_plan};
+use rswarm_runtime::{Backend, Defaults, NetNs, NodePaths, Runtime, RuntimeConfig, Sandbox, container_plan};
 use rswarm_types::spec::ServiceSpec;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -36,6 +36,7 @@ async fn cycles(folder: &Path, root: &Path, parent: &str) -> Result<Vec<Duration
         run_dir: folder.join("run"),
         cgroup_parent: parent.to_owned(),
         backend: Backend::Embedded,
+        defaults: Defaults::default(),
         exe: lab::binary()?,
     })?;
     let mut service = ServiceSpec::default();
@@ -54,7 +55,7 @@ async fn cycles(folder: &Path, root: &Path, parent: &str) -> Result<Vec<Duration
         let layers = [root.to_path_buf()];
         let node = NodePaths { volumes: &volumes };
         let began = Instant::now();
-        let plan = container_plan(&id, &service, &ImageConfig::default(), &layers, &sandbox, node)?;
+        let plan = container_plan(&id, &service, &ImageConfig::default(), &layers, &sandbox, node, runtime.defaults())?;
         runtime.start(plan).await?;
         while exits.recv().await?.id != id {}
         runtime.delete(&id, true).await?;
