@@ -35,6 +35,16 @@ impl Filters {
         Ok(filters)
     }
 
+    /// What was given for a key.
+    pub fn values(&self, key: &str) -> impl Iterator<Item = &str> {
+        self.0.get(key).into_iter().flatten().map(String::as_str)
+    }
+
+    /// Whether the key was given.
+    pub fn has(&self, key: &str) -> bool {
+        self.0.contains_key(key)
+    }
+
     /// Whether nothing was given for the key, or `holds` for one of its values.
     pub fn any(&self, key: &str, holds: impl Fn(&str) -> bool) -> bool {
         self.0.get(key).is_none_or(|values| values.iter().any(|value| holds(value)))

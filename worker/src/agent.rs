@@ -304,8 +304,10 @@ impl Agent {
             Event::View(answer) => {
                 self.observe();
                 let now = self.host.wall();
+                let networks = self.orders.as_ref().map(|orders| orders.networks.as_slice()).unwrap_or_default();
                 let views = self.tasks.iter().filter_map(|(id, local)| {
-                    view(*id, local, self.assigned.get(id).map(AsRef::as_ref), &self.host.argv(*id), now)
+                    let task = self.assigned.get(id).map(AsRef::as_ref);
+                    view(*id, local, task, &self.host.argv(*id), networks, now)
                 });
                 // The asker may have gone.
                 let _ = answer.send(views.collect());

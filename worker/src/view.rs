@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rswarm_types::TaskId;
-use rswarm_types::assignment::AssignedTask;
-use rswarm_types::spec::PortConfig;
+use rswarm_types::assignment::{AssignedNetwork, AssignedTask};
+use rswarm_types::spec::{Mount, PortConfig};
 use rswarm_types::units::TimestampMs;
 
 use crate::agent::wall_ms;
@@ -36,6 +36,11 @@ pub struct ContainerView {
     /// Wall time, milliseconds since 1970; 0 = not running.
     pub started_at_ms: u64,
     pub exit_code: Option<i32>,
+    pub mounts: Vec<Mount>,
+    /// Names, sorted.
+    pub networks: Vec<String>,
+    /// `none`, `starting`, `healthy` or `unhealthy`.
+    pub health: String,
 }
 
 /// The view of a task's container, which runs `argv`; none while there is no container.
@@ -44,6 +49,7 @@ pub fn view(
     local: &Local,
     task: Option<&AssignedTask>,
     argv: &[String],
+    networks: &[AssignedNetwork],
     now: TimestampMs,
 ) -> Option<ContainerView> {
     let container = local.container.as_ref()?;
@@ -89,7 +95,29 @@ pub fn view(
             Container::Exited { code, .. } => Some(*code),
             _ => None,
         },
+        mounts: container_spec.map(|c| c.mounts.clone()).unwrap_or_default(),
+        networks: task.map(|t| network_names(t, networks)).unwrap_or_default(),
+        health: match &local.wellness {
+            Wellness::Starting => "starting",
+            Wellness::Healthy => "healthy",
+            Wellness::Unhealthy(_) => "unhealthy",
+            Wellness::Unknown | Wellness::Unchecked => "none",
+        }
+        .into(),
     })
+}
+
+/// The networks that a task is on: those of its spec, and the routing mesh where it has an address there.
+fn network_names(task: &AssignedTask, networks: &[AssignedNetwork]) -> Vec<String> {
+    let wanted = |network: &&AssignedNetwork| {
+        let id = network.id.to_string();
+        let is_named =
+            task.spec.task.networks.iter().any(|wanted| wanted.target == id || wanted.target == network.name);
+        is_named || (network.ingress && task.ingress.is_some())
+    };
+    let mut names: Vec<String> = networks.iter().filter(wanted).map(|network| network.name.clone()).collect();
+    names.sort();
+    names
 }
 
 /// Ports in host mode have the numbers that this node chose.
@@ -142,12 +170,43 @@ mod tests {
         let running = Container::Running { pid: 7, started_at_ms: 97_000 };
         let local = Local { container: Some(running), wellness: Wellness::Healthy, ..Local::default() };
         let argv = ["httpd".to_owned(), "-f".to_owned()];
-        let shown = view(TaskId(1), &local, None, &argv, now).unwrap();
+        let shown = view(TaskId(1), &local, None, &argv, &[], now).unwrap();
         assert_eq!(shown.command, "httpd -f");
         assert_eq!((shown.state.as_str(), shown.status.as_str(), shown.pid), ("running", "Up 3 seconds (healthy)", 7));
         let exited = Container::Exited { code: 2, oom: false, at_ms: 40_000 };
-        let shown = view(TaskId(1), &Local { container: Some(exited), ..Local::default() }, None, &[], now).unwrap();
+        let shown =
+            view(TaskId(1), &Local { container: Some(exited), ..Local::default() }, None, &[], &[], now).unwrap();
         assert_eq!((shown.status.as_str(), shown.exit_code), ("Exited (2) About a minute ago", Some(2)));
-        assert_eq!(view(TaskId(1), &Local::default(), None, &[], now), None);
+        assert_eq!(view(TaskId(1), &Local::default(), None, &[], &[], now), None);
+    }
+
+    #[test]
+    fn a_view_names_networks_and_tells_mounts() {
+        use rswarm_types::NetworkId;
+        use rswarm_types::spec::{NetworkAttachment, ServiceSpec};
+
+        let network = |number, name: &str, ingress| AssignedNetwork {
+            id: NetworkId(number),
+            name: name.into(),
+            ingress,
+            ..AssignedNetwork::default()
+        };
+        let networks = [network(1, "ingress", true), network(2, "other", false), network(3, "back", false)];
+        let mut spec = ServiceSpec::default();
+        spec.task.networks =
+            vec![NetworkAttachment { target: NetworkId(3).to_string(), ..NetworkAttachment::default() }];
+        spec.task.container.mounts = vec![Mount { source: "data".into(), ..Mount::default() }];
+        let mut task = AssignedTask { spec: spec.into(), ingress: Some([10, 0, 0, 9].into()), ..Default::default() };
+        let running = Container::Running { pid: 7, started_at_ms: 97_000 };
+        let local = Local { container: Some(running), wellness: Wellness::Starting, ..Local::default() };
+        let now = TimestampMs(100_000);
+        let shown = view(TaskId(1), &local, Some(&task), &[], &networks, now).unwrap();
+        assert_eq!(
+            (shown.networks, shown.health.as_str()),
+            (vec!["back".to_owned(), "ingress".to_owned()], "starting")
+        );
+        assert_eq!(shown.mounts[0].source, "data");
+        task.ingress = None;
+        assert_eq!(view(TaskId(1), &local, Some(&task), &[], &networks, now).unwrap().networks, ["back"]);
     }
 }

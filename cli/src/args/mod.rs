@@ -77,7 +77,7 @@ pub struct Ps {
     /// Show all containers, not only those that run
     #[arg(long, short)]
     pub all: bool,
-    /// id, name, label, status, ancestor, exited or service
+    /// id, name, label, status, health, ancestor, exited, before, since, volume, network, publish, expose, is-task or service
     #[arg(long, short, value_name = "KEY=VALUE")]
     pub filter: Vec<String>,
     #[command(flatten)]
@@ -91,6 +91,9 @@ pub struct Ps {
     /// Show ids and commands in full
     #[arg(long)]
     pub no_trunc: bool,
+    /// Show how much containers have written, and how much that is with their image
+    #[arg(long, short)]
+    pub size: bool,
 }
 
 /// Show what this node is and how the cluster stands
@@ -158,13 +161,13 @@ fn switches(tree: Tree) -> Tree {
             .hide_possible_values(true)
             .value_name("BOOL")
             .value_parser(clap::builder::BoolishValueParser::new()),
-        _ => arg,
-    });
-    tree.mut_subcommands(switches)
         // What follows a flag that needs a value is its value, also with a dash in front, as with Go's.
         ArgAction::Set | ArgAction::Append if arg.get_long().is_some() && !arg.is_require_equals_set() => {
             arg.allow_hyphen_values(true)
         }
+        _ => arg,
+    });
+    tree.mut_subcommands(switches)
 }
 
 /// Reads a command line.

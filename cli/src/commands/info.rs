@@ -46,8 +46,14 @@ pub async fn containers(client: &Client, args: &Ps) -> Result<()> {
         _ => None,
     };
     // A filter by state looks at all of them, as with Docker.
-    let is_by_state = args.filter.iter().any(|f| f.starts_with("status=") || f.starts_with("exited="));
-    let request = pb::ContainersRequest { all: args.all || last.is_some() || is_by_state };
+    let is_by_state = filters.has("status") || filters.has("exited");
+    // Of what is compared with others, the others need not run.
+    let all = args.all || last.is_some() || is_by_state;
+    let is_by_age = filters.has("before") || filters.has("since");
+    // Measuring takes time: it is done where the result is shown.
+    let size = args.size || args.list.format.as_deref().is_some_and(|format| format.contains(".Size"));
+    let request = pb::ContainersRequest { all: all || is_by_age, size };
     let list = client.node(request, async |mut c, r| c.containers(r).await).await?;
-    out(&render::container::listing(list.containers, &filters, last, args.no_trunc, now())?.show(&args.list)?)
+    let shown = render::container::Shown { all, last, no_trunc: args.no_trunc, size: args.size, now: now() };
+    out(&render::container::listing(list.containers, &filters, shown)?.show(&args.list)?)
 }

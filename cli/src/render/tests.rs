@@ -284,14 +284,9 @@ fn containers_are_newest_first_and_cut() {
     };
     let all = || vec![container("a", 900_000, "exited"), container("b", 995_000, "running")];
     let list = |given: &[&str], last| {
-        super::container::listing(
-            all(),
-            &filters(given, &super::container::FILTERS),
-            last,
-            false,
-            TimestampMs(1_000_000),
-        )
-        .unwrap()
+        let filters = filters(given, &super::container::FILTERS);
+        let shown = super::container::Shown { all: true, last, now: TimestampMs(1_000_000), ..Default::default() };
+        super::container::listing(all(), &filters, shown).unwrap()
     };
     assert_eq!(
         show(list(&[], Some(1))),
@@ -302,6 +297,83 @@ bbbbbbbbbbbb   nginx:1.27   \"nginx -g daemon off…\"   5 seconds ago   Up 5 se
     );
     assert_eq!(list(&["exited=137"], None).records.len(), 1);
     assert_eq!(list(&["status=running", "service=web"], None).records.len(), 1);
+}
+
+#[test]
+fn containers_tell_mounts_networks_and_size_and_are_filtered_by_them() {
+    let mount = |kind, source: &str, target: &str| pb::Mount {
+        kind,
+        source: source.into(),
+        target: target.into(),
+        bind: Some(Default::default()),
+        volume: Some(Default::default()),
+        tmpfs: Some(Default::default()),
+        ..Default::default()
+    };
+    let web = pb::Container {
+        id: "a".repeat(25),
+        name: "web.1.a".into(),
+        state: "running".into(),
+        health: "healthy".into(),
+        created_at: 995_000,
+        mounts: vec![mount(0, "a-volume-of-long-name", "/data"), mount(1, "/srv", "/srv"), mount(2, "", "/tmp")],
+        networks: vec!["back".into(), "ingress".into()],
+        ports: vec![pb::PortConfig { protocol: 0, target: 80, published: 8080, mode: 0 }],
+        size_written: 2,
+        size_whole: 187_400_002,
+        ..Default::default()
+    };
+    let older = pb::Container {
+        id: "b".repeat(25),
+        name: "old.1.b".into(),
+        state: "exited".into(),
+        health: "none".into(),
+        created_at: 900_000,
+        ..Default::default()
+    };
+    let list = |given: &[&str], all: bool| {
+        let shown = super::container::Shown { all, now: TimestampMs(1_000_000), ..Default::default() };
+        let filters = filters(given, &super::container::FILTERS);
+        super::container::listing(vec![web.clone(), older.clone()], &filters, shown)
+    };
+    let format = "{{.Mounts}}|{{.LocalVolumes}}|{{.Networks}}|{{.Size}}|{{.CreatedAt}}|{{.HealthStatus}}";
+    let args = ListArgs { format: Some(format.into()), quiet: false };
+    assert_eq!(
+        list(&[], false).unwrap().show(&args).unwrap(),
+        "a-volume-of-lo…,/srv|1|back,ingress|2B (virtual 187MB)|1970-01-01 00:16:35 +0000 UTC|healthy\n"
+    );
+    let args = ListArgs {
+        format: Some("table {{.Mounts}}\\t{{.LocalVolumes}}\\t{{.Networks}}\\t{{.Size}}".into()),
+        quiet: false,
+    };
+    assert!(list(&[], false).unwrap().show(&args).unwrap().starts_with("MOUNTS "), "they have titles too");
+    for (filter, names) in [
+        ("health=healthy", "web"),
+        ("health=none", "old"),
+        ("volume=/data", "web"),
+        ("volume=a-volume-of-long-name", "web"),
+        ("volume=other", ""),
+        ("network=back", "web"),
+        ("network=front", ""),
+        ("publish=8080", "web"),
+        ("publish=8000-9000/tcp", "web"),
+        ("publish=8080/udp", ""),
+        ("publish=80", ""),
+        ("expose=80", "web"),
+        ("before=web.1.a", "old"),
+        ("since=bbbb", "web"),
+        ("is-task=true", "web old"),
+        ("is-task=false", ""),
+    ] {
+        let args = ListArgs { format: Some("{{.Names}}".into()), quiet: false };
+        let shown = list(&[filter], true).unwrap().show(&args).unwrap();
+        let shown: Vec<&str> = shown.lines().filter_map(|name| name.split('.').next()).collect();
+        assert_eq!(shown.join(" "), names, "{filter}");
+    }
+    for (filter, said) in [("publish=web", "\"web\""), ("since=nobody", "\"nobody\""), ("health=well", "starting")] {
+        let error = list(&[filter], true).err().unwrap().to_string();
+        assert!(error.contains(said), "{error}");
+    }
 }
 
 #[test]
@@ -368,6 +440,10 @@ fn info_and_version_say_where_the_node_stands() {
         is_manager: true,
         cpus: 2,
         memory: 4 << 30,
+        advertise_address: "10.99.0.1:2377".into(),
+        architecture: "x86_64".into(),
+        default_capabilities: vec!["CHOWN".into(), "KILL".into()],
+        no_new_privileges: true,
         ..Default::default()
     };
     let text = super::info::info_text(&info);
@@ -385,13 +461,9 @@ fn info_and_version_say_where_the_node_stands() {
     }
     let of = |format| crate::inspect::text(vec![super::info::info_json(&info)], Some(format)).unwrap();
     assert_eq!(of("{{.Swarm.LocalNodeState}} {{.Swarm.ControlAvailable}} {{.NCPU}}"), "active true 2\n");
+    assert_eq!(of("{{.Swarm.NodeAddr}}"), "10.99.0.1\n", "the address alone, as Docker has it");
     let text = super::info::version_text(Some(&info));
+    assert!(text.contains(" OS/Arch:      linux/amd64\n"), "{text}");
     assert!(text.contains("Server:\n Version:      0.1.0\n"), "{text}");
     assert!(!super::info::version_text(None).contains("Server:"));
 }
-        advertise_address: "10.99.0.1:2377".into(),
-        architecture: "x86_64".into(),
-        default_capabilities: vec!["CHOWN".into(), "KILL".into()],
-        no_new_privileges: true,
-    assert_eq!(of("{{.Swarm.NodeAddr}}"), "10.99.0.1\n", "the address alone, as Docker has it");
-    assert!(text.contains(" OS/Arch:      linux/amd64\n"), "{text}");

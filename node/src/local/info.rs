@@ -1,5 +1,7 @@
 //! What a node says of itself.
 
+use std::sync::Arc;
+
 use rswarm_api::{Wire, pb};
 use rswarm_manager::Snapshot;
 use rswarm_types::spec::Role;
@@ -41,10 +43,10 @@ impl LocalApi {
             labels: settings.labels.clone(),
             cgroup_parent: settings.cgroup_parent.clone(),
             insecure_registries: settings.insecure_registries.clone(),
-            ..Default::default()
-        };
             default_capabilities: settings.default_capabilities.names().into_iter().map(str::to_owned).collect(),
             no_new_privileges: settings.no_new_privileges,
+            ..Default::default()
+        };
         let guard = daemon.member.lock().await;
         let Some(member) = guard.as_ref() else { return Ok(info) };
         let identity = member.identity();
@@ -77,9 +79,11 @@ impl LocalApi {
     }
 
     pub(super) async fn container_list(&self, request: pb::ContainersRequest) -> Result<pb::ContainerList, Status> {
-        let guard = self.daemon.member.lock().await;
-        let Some(member) = guard.as_ref() else { return Ok(pb::ContainerList::default()) };
-        let views = member.worker.containers().await;
+        let views = {
+            let guard = self.daemon.member.lock().await;
+            let Some(member) = guard.as_ref() else { return Ok(pb::ContainerList::default()) };
+            member.worker.containers().await
+        };
         let containers = views.into_iter().filter(|c| request.all || c.state == "running").map(|c| pb::Container {
             id: c.task.to_string(),
             name: c.name,
@@ -94,9 +98,38 @@ impl LocalApi {
             pid: c.pid,
             started_at: c.started_at_ms,
             exit_code: c.exit_code,
+            mounts: c.mounts.to_pb(),
+            networks: c.networks,
+            health: c.health,
+            size_written: 0,
+            size_whole: 0,
         });
-        Ok(pb::ContainerList { containers: containers.collect() })
+        let mut containers: Vec<pb::Container> = containers.collect();
+        if request.size {
+            let daemon = Arc::clone(&self.daemon);
+            let measure = move || {
+                for container in &mut containers {
+                    let written = bytes_below(&daemon.data.join("containers").join(&container.id).join("upper"));
+                    let image = daemon.images.get(&container.image).map_or(0, |image| image.size);
+                    (container.size_written, container.size_whole) = (written, written + image);
+                }
+                containers
+            };
+            containers = tokio::task::spawn_blocking(measure).await.map_err(|e| Status::internal(e.to_string()))?;
+        }
+        Ok(pb::ContainerList { containers })
     }
+}
+
+/// Bytes of the files in a folder; what goes away meanwhile counts nothing.
+fn bytes_below(folder: &std::path::Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    let size = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path()),
+        Ok(metadata) if metadata.is_file() => metadata.len(),
+        _ => 0,
+    };
+    entries.flatten().map(size).sum()
 }
 
 fn add_manager_facts(info: &mut pb::NodeInfo, snapshot: &Snapshot) {

@@ -207,7 +207,7 @@ impl Swarm for Rswarm {
 
     fn containers(&self, host: &str) -> Result<usize> {
         let mut node = NodeApiClient::new(self.channel(host)?);
-        let all = pb::ContainersRequest { all: true };
+        let all = pb::ContainersRequest { all: true, size: false };
         let answer = self.runtime.block_on(async move { node.containers(all).await })?;
         Ok(answer.into_inner().containers.len())
     }
