@@ -1,8 +1,13 @@
 //! Images of this node, and the registries it speaks to.
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
 use futures::StreamExt;
 use rswarm_api::pb;
-use rswarm_runtime::image::{ImageError, ImageId, PullProgress, PullStep, RegistryAuth, Removed};
+use rswarm_runtime::image::{
+    Digest, ImageError, ImageId, ImageStore, PullProgress, PullStep, Reference, RegistryAuth, Removed,
+};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -29,6 +34,61 @@ impl Teller {
     }
 }
 
+/// What was told of each layer of a pull: a layer either exists already or is completed, never both.
+#[derive(Default)]
+struct Layers {
+    /// The blob is here; whether it must be unpacked is not known yet.
+    held: BTreeSet<Digest>,
+    finished: BTreeSet<Digest>,
+    /// What the name stands for at its registry.
+    manifest: Option<Digest>,
+}
+
+impl Layers {
+    /// What to tell of a step.
+    fn next(&mut self, progress: PullProgress) -> Option<PullProgress> {
+        let Some(layer) = progress.layer else {
+            if let PullStep::Resolved(digest) = progress.step {
+                self.manifest = Some(digest);
+            }
+            return None;
+        };
+        if self.finished.contains(&layer) {
+            return None;
+        }
+        match progress.step {
+            PullStep::Exists => {
+                self.held.insert(layer);
+                None
+            }
+            PullStep::Done => {
+                self.finished.insert(layer);
+                let step = if self.held.remove(&layer) { PullStep::Exists } else { PullStep::Done };
+                Some(PullProgress { layer: Some(layer), step })
+            }
+            step => {
+                self.held.remove(&layer);
+                Some(PullProgress { layer: Some(layer), step })
+            }
+        }
+    }
+}
+
+/// A line of a transfer that is about no layer.
+fn words(status: String) -> pb::ImageProgress {
+    pb::ImageProgress { status, ..Default::default() }
+}
+
+/// `docker.io/library/nginx:1.27`: what was asked for, in full.
+fn full_name(reference: &Reference) -> String {
+    let name = reference.name();
+    match (reference.tag(), reference.digest()) {
+        (_, Some(digest)) => format!("{name}@{digest}"),
+        (Some(tag), None) => format!("{name}:{tag}"),
+        (None, None) => name,
+    }
+}
+
 /// Both ends of a transfer's reports.
 struct Reports {
     sender: mpsc::Sender<Report>,
@@ -47,6 +107,12 @@ fn refused(error: &ImageError) -> Status {
 
 fn auth(header: &str) -> Result<Option<RegistryAuth>, Status> {
     RegistryAuth::from_docker_header(header).map_err(|e| Status::invalid_argument(chain(&e)))
+}
+
+/// Which image a name stands for here.
+async fn known(images: &ImageStore, reference: &str) -> Option<ImageId> {
+    let (images, reference) = (images.clone(), reference.to_owned());
+    tokio::task::spawn_blocking(move || images.get(&reference).map(|image| image.id)).await.ok().flatten()
 }
 
 /// `done` is what a finished layer is called.
@@ -81,11 +147,35 @@ impl LocalApi {
 
     pub(super) async fn pull(&self, request: pb::PullImageRequest) -> Result<ProgressStream, Status> {
         let auth = auth(&request.registry_auth)?;
+        let reference = Reference::parse(&request.reference).map_err(|e| refused(&ImageError::Reference(e)))?;
         let images = self.daemon.images.clone();
         let (tell, reports) = Self::reports("Pull complete");
+        let lines = reports.sender.clone();
         Ok(self.run(reports, async move {
-            let image = images.pull(&request.reference, auth.as_ref(), move |step| tell.tell(step)).await?;
-            Ok(image.repo_digests.first().cloned().unwrap_or_else(|| image.id.to_string()))
+            let say = async |text: String| {
+                // A reader that left does not want it.
+                let _ = lines.send(Ok(words(text))).await;
+            };
+            let selector = reference.digest().map(|digest| digest.to_string());
+            let selector = selector.or_else(|| reference.tag().map(str::to_owned)).unwrap_or_default();
+            say(format!("{selector}: Pulling from {}", reference.repository())).await;
+            let before = known(&images, &request.reference).await;
+            let layers = Mutex::new(Layers::default());
+            let told = |step| {
+                let next = layers.lock().unwrap_or_else(PoisonError::into_inner).next(step);
+                if let Some(step) = next {
+                    tell.tell(step);
+                }
+            };
+            let image = images.pull(&request.reference, auth.as_ref(), told).await?;
+            let manifest = layers.into_inner().unwrap_or_else(PoisonError::into_inner).manifest.or(reference.digest());
+            if let Some(digest) = manifest {
+                say(format!("Digest: {digest}")).await;
+            }
+            let is_news = before != Some(image.id);
+            let what = if is_news { "Downloaded newer image for" } else { "Image is up to date for" };
+            say(format!("Status: {what} {}", reference.familiar())).await;
+            Ok(full_name(&reference))
         }))
     }
 
@@ -187,5 +277,45 @@ impl LocalApi {
             .ok_or_else(|| Status::invalid_argument("a user name and a password are needed"))?;
         self.daemon.images.check_login(&request.registry, &auth).await.map_err(|e| refused(&e))?;
         Ok(pb::LoginReply { status: "Login Succeeded".into(), identity_token: String::new() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layer_exists_already_or_is_completed_never_both() {
+        let digest = |digit: &str| format!("sha256:{}", digit.repeat(64)).parse::<Digest>().expect("a digest");
+        let (here, blob, new) = (digest("a"), digest("b"), digest("c"));
+        let mut layers = Layers::default();
+        let mut told = Vec::new();
+        for (layer, step) in [
+            (None, PullStep::Resolved(digest("f"))),
+            (Some(here), PullStep::Exists),
+            (Some(blob), PullStep::Exists),
+            (Some(new), PullStep::Downloading { done: 0, total: 1 }),
+            (Some(here), PullStep::Done),
+            (Some(blob), PullStep::Unpacking),
+            (Some(blob), PullStep::Done),
+            (Some(new), PullStep::Done),
+            // Its second place in the image.
+            (Some(new), PullStep::Exists),
+            (Some(new), PullStep::Done),
+        ] {
+            told.extend(layers.next(PullProgress { layer, step }).map(|p| shown(p, "Pull complete")));
+        }
+        let told: Vec<String> = told.iter().map(|p| format!("{} {}", &p.layer[7..8], p.status)).collect();
+        assert_eq!(told, ["c Downloading", "a Already exists", "b Extracting", "b Pull complete", "c Pull complete"]);
+        assert_eq!(layers.manifest, Some(digest("f")));
+    }
+
+    #[test]
+    fn the_last_line_names_what_was_asked_for() {
+        for (asked, full) in
+            [("nginx", "docker.io/library/nginx:latest"), ("registry:5001/nginx:1.22", "registry:5001/nginx:1.22")]
+        {
+            assert_eq!(full_name(&Reference::parse(asked).expect("a reference")), full);
+        }
     }
 }

@@ -107,7 +107,13 @@ impl ImageStore {
         };
         let manifest_digest = self.put_blob(chosen.bytes).await?;
 
-        self.bring_blob(&session, &manifest.config, report).await?;
+        // The config is no layer: only its troubles are told.
+        let troubles = |progress: PullProgress| {
+            if matches!(progress.step, PullStep::Retrying(_)) {
+                report(progress);
+            }
+        };
+        self.bring_blob(&session, &manifest.config, &troubles).await?;
         let (config, diff_ids) = self.read_config(reference, manifest.config.digest)?;
         let layers = plan_layers(reference, &diff_ids, &manifest)?;
         let session = &session;
