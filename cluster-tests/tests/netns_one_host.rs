@@ -109,7 +109,7 @@ fn a_service_comes_changes_and_goes_and_leaving_leaves_no_trace_in_the_kernel() 
     // Leaving takes what still runs along.
     must(host, "network create --driver overlay back");
     must(host, &format!("service create --name left --network back --publish 8081:80 {BUSYBOX} {HTTPD}"));
-    refused(host, "leave").says(1, &["manager", "rswarm leave --force"]);
+    refused(host, "leave").says(4, &["only manager", "removes the swarm's whole state", "rswarm leave --force"]);
     must(host, "leave --force");
     assert!(host.container_processes("httpd").is_empty());
     let after = kernel(host);

@@ -9,12 +9,16 @@ use std::sync::Arc;
 
 use rswarm_api::{Wire, pb, status};
 use rswarm_manager::token::TokenError;
-use rswarm_types::spec::ClusterSpec;
+use rswarm_types::spec::{ClusterSpec, Role};
 use tonic::{Code, Status};
 
 use crate::admission::AdmissionError;
 use crate::daemon::Daemon;
 use crate::membership::{Init, Join, MembershipError, chain};
+
+/// What a cluster's only manager is told that would leave it.
+const LAST_MANAGER: &str = "this node is the swarm's only manager: leaving removes the swarm's whole state\n       \
+                            if that is meant: rswarm leave --force";
 
 /// Serves `NodeApi`. Cheap to clone.
 #[derive(Clone)]
@@ -27,7 +31,8 @@ fn refused(error: &MembershipError) -> Status {
     let code = match error {
         MembershipError::AlreadyIn => Code::AlreadyExists,
         MembershipError::NotIn => Code::FailedPrecondition,
-        MembershipError::Refused(_) => Code::Unknown,
+        // The node's present state forbids it.
+        MembershipError::Refused(_) => Code::Aborted,
         MembershipError::Address(_) | MembershipError::Invalid(_) => Code::InvalidArgument,
         MembershipError::Admission(AdmissionError::Token(TokenError::Malformed)) => Code::InvalidArgument,
         MembershipError::Admission(AdmissionError::Token(_)) => Code::PermissionDenied,
@@ -83,8 +88,18 @@ impl LocalApi {
     }
 
     async fn leave(&self, request: pb::LeaveRequest) -> Result<pb::Empty, Status> {
+        if !request.force && self.is_last_manager().await {
+            return Err(Status::aborted(LAST_MANAGER));
+        }
         self.daemon.leave(request.force).await.map_err(|e| refused(&e))?;
         *self.daemon.trouble.lock().await = None;
         Ok(pb::Empty {})
+    }
+
+    async fn is_last_manager(&self) -> bool {
+        let guard = self.daemon.member.lock().await;
+        let Some(running) = guard.as_ref().and_then(|member| member.manager.as_ref()) else { return false };
+        let snapshot = running.manager.core().consensus.local();
+        snapshot.state.nodes().filter(|node| node.membership.role == Role::Manager).count() < 2
     }
 }
