@@ -168,11 +168,23 @@ impl Client {
         let id: MetadataValue<_> = id.parse().map_err(|_| Error::Failed("a request id is not ASCII".into()))?;
         let began = Instant::now();
         let deadline = began + Duration::from_millis(CLIENT_RETRY_MS);
-        let (mut pause, mut is_uncertain, mut is_told) = (PAUSE.0, false, false);
+        let (mut pause, mut is_uncertain, mut is_told, mut is_explained) = (PAUSE.0, false, false, false);
         loop {
             let mut request = Request::new(question.clone());
             request.metadata_mut().insert(REQUEST_KEY, id.clone());
-            let status = match call(self.control.clone(), request).await {
+            let attempt = call(self.control.clone(), request);
+            // A manager that hears from no leader waits for one itself before it answers.
+            let answer = match is_told {
+                true => attempt.await,
+                false => {
+                    or_tell(attempt, began + TELL_AFTER, async || {
+                        is_told = true;
+                        output::note(&format!("waiting: {}\n", self.why_no_answer().await));
+                    })
+                    .await
+                }
+            };
+            let status = match answer {
                 Ok(answer) => return Ok(answer.into_inner()),
                 Err(status) => status,
             };
@@ -185,12 +197,21 @@ impl Client {
                 let error = self.explain(status);
                 return Err(if is_uncertain { Error::OutcomeUnknown(error.to_string()) } else { error });
             }
-            if !is_told && began.elapsed() >= TELL_AFTER {
+            if !is_explained && began.elapsed() >= TELL_AFTER {
                 output::note(&format!("waiting: {}\n", status.message()));
-                is_told = true;
+                (is_told, is_explained) = (true, true);
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE.1);
+        }
+    }
+
+    /// Why a call may have no answer yet, as far as this node knows.
+    async fn why_no_answer(&self) -> &'static str {
+        let info = self.node(pb::Empty {}, async |mut node, request| node.info(request).await);
+        match tokio::time::timeout(PAUSE.1, info).await {
+            Ok(Ok(info)) if info.is_manager && info.leader.is_empty() => "no leader",
+            _ => "the managers have not answered yet",
         }
     }
 
@@ -213,6 +234,18 @@ impl Client {
     pub async fn watch_service(&self, id: &str) -> Result<tonic::Streaming<pb::ServiceProgress>> {
         self.read(reference(id), async |mut control, request| control.watch_service(request).await).await
     }
+}
+
+/// Waits for an answer; at a time at which it is not there, `tell` runs once.
+async fn or_tell<A>(answer: impl Future<Output = A>, at: Instant, tell: impl AsyncFnOnce()) -> A {
+    let mut answer = std::pin::pin!(answer);
+    tokio::select! {
+        biased;
+        answer = &mut answer => return answer,
+        () = tokio::time::sleep_until(at) => {}
+    }
+    tell().await;
+    answer.await
 }
 
 /// A name, an id, or a prefix of one.
@@ -288,6 +321,20 @@ mod tests {
         assert_eq!(error.code(), 5);
         let text = error.to_string();
         assert!(text.contains("rswarm daemon") && text.contains("systemctl start rswarm"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn who_waits_long_is_told_while_the_call_goes_on() {
+        let mut told = 0;
+        assert_eq!(or_tell(async { 1 }, Instant::now() + PAUSE.1, async || told += 1).await, 1);
+        assert_eq!(told, 0, "an answer in time needs no words");
+        let (answer, receiver) = tokio::sync::oneshot::channel();
+        let got = or_tell(receiver, Instant::now(), async || {
+            told += 1;
+            answer.send(2).unwrap();
+        });
+        assert_eq!(got.await, Ok(2));
+        assert_eq!(told, 1);
     }
 
     #[tokio::test]

@@ -142,7 +142,7 @@ fn a_wrong_spec_is_refused_with_all_that_is_wrong_and_changes_nothing() {
     assert_eq!(several.code, 2, "{}", several.text);
     let all = several.text.matches("error: ").count();
     assert!(all >= 3, "all at once: {}", several.text);
-    for word in ["bad name", "node.role=worker", "99999"] {
+    for word in ["bad name", "node.role=worker", "99999", "network \"missing\" not found"] {
         assert!(several.text.contains(word), "{word}: {}", several.text);
     }
     for (line, code, said) in [

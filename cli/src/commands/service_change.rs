@@ -1,8 +1,11 @@
 //! `service create`, `update`, `rollback`, `scale`.
 
+use std::time::Duration;
+
 use rswarm_api::{Wire, pb};
 use rswarm_types::ServiceId;
 use rswarm_types::id::to_base36;
+use rswarm_types::parse::parse_network;
 use rswarm_types::spec::{ServiceMode, ServiceSpec};
 
 use super::image::credentials;
@@ -10,12 +13,15 @@ use super::{names, networks, resolve, service_named};
 use crate::args::service::{Create, Scale};
 use crate::args::service_flags::WaitFlags;
 use crate::args::service_update::Update;
-use crate::client::{Client, retry_stale};
+use crate::client::{Client, reference, retry_stale};
 use crate::errors::{Error, Result};
 use crate::output::{line, note};
 use crate::specs::{self, Surroundings};
 use crate::view::{NodeNames, ServiceView};
 use crate::wait::{Awaited, converge};
+
+/// What is wrong already does not wait longer for what else is.
+const LOOK_DEADLINE: Duration = Duration::from_secs(1);
 
 fn surroundings() -> Surroundings<'static> {
     Surroundings { env: &|name| std::env::var(name).ok(), read: &|path| std::fs::read_to_string(path) }
@@ -55,7 +61,10 @@ pub async fn create(client: &Client, mut args: Create) -> Result<()> {
     if args.name.is_empty() {
         args.name = random_name()?;
     }
-    let mut spec = specs::service_spec(&args, &surroundings())?;
+    let mut spec = match specs::service_spec(&args, &surroundings()) {
+        Ok(spec) => spec,
+        Err(error) => return Err(with_unknown_networks(client, error, &args.network).await),
+    };
     let image = spec.task.container.image.clone();
     if !args.flags.no_resolve_image {
         resolve::pin(client, &mut spec).await?;
@@ -67,6 +76,27 @@ pub async fn create(client: &Client, mut args: Create) -> Result<()> {
     let id: ServiceId = Wire::from_pb(answer.id)?;
     line(&id.to_string())?;
     wait(client, &[Awaited { id: id.to_string(), name: args.name }], &args.flags.wait).await
+}
+
+/// All that is wrong with a command line at once: also the networks that do not exist, which only
+/// the managers know. Without their answer the rest is told.
+async fn with_unknown_networks(client: &Client, error: Error, networks: &[String]) -> Error {
+    let mut all = match error {
+        Error::Several(all) => all,
+        one => vec![one],
+    };
+    for wanted in networks.iter().filter_map(|text| parse_network(text).ok()) {
+        let name = &wanted.target;
+        let look = client.read(reference(name), async |mut c, r| c.get_network(r).await);
+        match tokio::time::timeout(LOOK_DEADLINE, look).await {
+            Ok(Err(Error::NotFound(why))) => all.push(Error::Usage(format!(
+                "invalid --network: {why}; create it with: rswarm network create --driver overlay {name}"
+            ))),
+            Ok(_) => {}
+            Err(_) => break,
+        }
+    }
+    Error::Several(all)
 }
 
 /// Sends a spec for the version that was looked at.
