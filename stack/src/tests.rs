@@ -563,6 +563,7 @@ fn what_is_wrong_is_said_at_its_line_and_column() {
         ),
         ("ports: [\"1:1\", \"1:2\"]", "4:20", "services.web.ports: 1/tcp: the port is published twice"),
         ("volumes: [\"data:/data\"]", "4:15", "services.web.volumes: undefined volume \"data\""),
+        ("volumes: [\"x:/y\"]", "4:15", "services.web.volumes: undefined volume \"x\""),
         ("volumes: [\"/a:b\"]", "4:15", "services.web.volumes: b: target is \"b\", not an absolute path"),
         ("volumes: [\"/a:/b\", \"/c:/b\"]", "4:24", "services.web.volumes: /b: two mounts have this target"),
         ("volumes: [{type: npipe, target: /a}]", "4:22", "mount type npipe is not built yet"),

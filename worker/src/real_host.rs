@@ -347,7 +347,10 @@ impl Host for RealHost {
             Ok(outcome) => {
                 let output = String::from_utf8_lossy(&outcome.output).into_owned();
                 let code = outcome.code.unwrap_or(-1);
-                ProbeResult::Unhealthy(format!("the health check exited with {code}: {output}"))
+                ProbeResult::Unhealthy(match output.trim() {
+                    "" => format!("the health check exited with {code}"),
+                    output => format!("the health check exited with {code}: {output}"),
+                })
             }
             Err(error) => ProbeResult::Unhealthy(error.to_string()),
         }

@@ -149,12 +149,14 @@ fn tell(outcomes: &[pb::StackOutcome]) -> Result<Vec<Awaited>> {
                 line(&format!("Creating service {}", named.name))?;
                 awaited.push(Awaited { id: id_of(named)?, name: named.name.clone() });
             }
-            Outcome::ServiceUpdated(named) if named.changed => {
+            Outcome::ServiceUpdated(named) => {
                 let id = id_of(named)?;
                 line(&format!("Updating service {} (id: {id})", named.name))?;
-                awaited.push(Awaited { id, name: named.name.clone() });
+                // Docker says so of each; what did not change needs no wait.
+                if named.changed {
+                    awaited.push(Awaited { id, name: named.name.clone() });
+                }
             }
-            Outcome::ServiceUpdated(_) => {}
             Outcome::ServiceRemoved(named) => line(&format!("Removing service {}", named.name))?,
             Outcome::NetworkRemoved(named) => line(&format!("Removing network {}", named.name))?,
         }

@@ -93,8 +93,10 @@ pub fn mounts(
             };
             let Some(mut mount) = mount else { continue };
             origins.add("mount", &mount.target, item.place);
-            resolve(context, &path, item.place, volumes, &mut mount, report);
-            mounts.push(mount);
+            // A mistake that was told is not looked at again.
+            if resolve(context, &path, item.place, volumes, &mut mount, report) {
+                mounts.push(mount);
+            }
         }
     }
     if let Some(node) = service.value.get("tmpfs") {
@@ -109,7 +111,7 @@ pub fn mounts(
     mounts
 }
 
-/// Replaces a volume's name by that on the nodes, and makes paths absolute.
+/// Replaces a volume's name by that on the nodes, and makes paths absolute; false if the volume is not declared.
 fn resolve(
     context: &Context<'_>,
     path: &str,
@@ -117,7 +119,7 @@ fn resolve(
     volumes: &Volumes,
     mount: &mut Mount,
     report: &mut Report<'_>,
-) {
+) -> bool {
     match mount.kind {
         MountKind::Bind => mount.source = context.absolute(&mount.source).to_string_lossy().into_owned(),
         MountKind::Volume if !mount.source.is_empty() => match volumes.get(&mount.source) {
@@ -125,13 +127,17 @@ fn resolve(
                 mount.source = volume.name.clone();
                 mount.volume.labels = volume.labels.clone();
             }
-            None => report.error(
-                place,
-                format!("{path}: undefined volume \"{}\"; declare it under the top-level volumes, or begin a path with / or .", mount.source),
-            ),
+            None => {
+                report.error(
+                    place,
+                    format!("{path}: undefined volume \"{}\"; declare it under the top-level volumes, or begin a path with / or .", mount.source),
+                );
+                return false;
+            }
         },
         MountKind::Volume | MountKind::Tmpfs => {}
     }
+    true
 }
 
 fn short(path: &str, node: &Node, report: &mut Report<'_>) -> Option<Mount> {

@@ -69,6 +69,10 @@ pub fn image_reference(text: &str) -> Option<String> {
     if name.len() > 255 {
         return problem("name", name, "allowed are up to 255 characters");
     }
+    if path.bytes().any(|b| b.is_ascii_uppercase()) {
+        // The words of whoever pulls it.
+        return Some(format!("\"{text}\": the repository name must be lower case"));
+    }
     match path.split('/').find(|part| !is_component(part)) {
         Some(part) => problem(
             "name",
@@ -164,7 +168,8 @@ mod tests {
         }
         for (image, word) in [
             ("", "no image"),
-            ("Nginx", "name is \"Nginx\""),
+            ("Nginx", "\"Nginx\": the repository name must be lower case"),
+            ("a/Web:1", "must be lower case"),
             ("nginx:", "tag is \"\""),
             ("nginx:-x", "tag is \"-x\""),
             ("a//b", "name is \"\""),

@@ -211,7 +211,7 @@ mod tests {
             (|s| s.name = "a.b".into(), "invalid name: it is \"a.b\""),
             (|s| s.name.clear(), "invalid name: it is empty"),
             (|s| s.task.container.image.clear(), "invalid image: no image"),
-            (|s| s.task.container.image = "A".into(), "invalid image: \"A\": name is \"A\""),
+            (|s| s.task.container.image = "A".into(), "invalid image: \"A\": the repository name must be lower case"),
             (
                 |s| {
                     s.labels.insert("a b".into(), String::new());
