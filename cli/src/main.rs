@@ -24,6 +24,7 @@ mod render;
 mod specs;
 mod table;
 mod template;
+mod trust;
 mod view;
 mod wait;
 
@@ -52,9 +53,9 @@ fn main() -> ExitCode {
             cgroup_parent: daemon.cgroup_parent,
             runtime: daemon.runtime,
             labels: daemon.label,
-            log_level: daemon.log_level,
             compat_caps: daemon.compat_caps,
             no_new_privileges: daemon.no_new_privileges,
+            log_level: daemon.log_level,
         });
     }
     match run(cli) {

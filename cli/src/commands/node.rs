@@ -13,6 +13,7 @@ use crate::filter::Filters;
 use crate::human::now;
 use crate::output::{line, out};
 use crate::render;
+use crate::trust::Trust;
 use crate::view::NodeView;
 use crate::{inspect, specs};
 
@@ -46,13 +47,20 @@ async fn inspect(client: &Client, args: Inspect) -> Result<()> {
             Err(error) => missing.push(error),
         }
     }
+    let trust = trust(client).await;
     if args.inspect.pretty {
-        let pages: Vec<String> = found.iter().map(render::pretty_node::text).collect();
+        let pages: Vec<String> = found.iter().map(|view| render::pretty_node::text(view, trust.as_ref())).collect();
         out(&pages.join("\n"))?;
         return Error::gather(missing);
     }
-    let found = found.iter().map(docker_json::node).collect();
+    let found = found.iter().map(|view| docker_json::node(view, trust.as_ref())).collect();
     inspect::print(found, missing, args.inspect.format.as_deref())
+}
+
+/// The cluster's root certificate; an inspection goes on without it.
+async fn trust(client: &Client) -> Option<Trust> {
+    let cluster = client.read(pb::Empty {}, async |mut c, r| c.get_cluster(r).await).await.ok()?;
+    Trust::read(&cluster.root?.certificate)
 }
 
 /// Changes a node's spec, anew if the node changed meanwhile.

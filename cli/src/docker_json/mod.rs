@@ -14,7 +14,7 @@ mod node;
 mod service;
 
 pub use network::{Attached, network};
-pub use node::node;
+pub use node::{architecture, node};
 pub use service::{Networks, service};
 
 /// An object's first fields.

@@ -1,13 +1,23 @@
 //! `Node`.
 
-use rswarm_types::spec::Role;
+use rswarm_types::spec::{Platform, Role};
 
 use super::object;
 use crate::json::{Json, Object, list};
+use crate::trust::Trust;
 use crate::view::NodeView;
 
-/// A node. `Control` and `PortProblems` are ours.
-pub fn node(view: &NodeView) -> Json {
+/// A processor in the words of `uname`, which Docker has here; constraints take Go's too.
+pub fn architecture(platform: &Platform) -> &str {
+    match platform.architecture.as_str() {
+        "amd64" => "x86_64",
+        "arm64" => "aarch64",
+        other => other,
+    }
+}
+
+/// A node. `Control` and `PortProblems` are ours. Without `trust` nothing is said of certificates.
+pub fn node(view: &NodeView, trust: Option<&Trust>) -> Json {
     let node = &view.node;
     let description = &node.description;
     let engine = Object::new()
@@ -17,7 +27,9 @@ pub fn node(view: &NodeView) -> Json {
         .with("Hostname", &description.hostname)
         .with(
             "Platform",
-            Object::new().with("Architecture", &description.platform.architecture).with("OS", &description.platform.os),
+            Object::new()
+                .with("Architecture", architecture(&description.platform))
+                .with("OS", &description.platform.os),
         )
         .with("Resources", Object::new().with("NanoCPUs", description.cpus.0).with("MemoryBytes", description.memory.0))
         .with("Engine", engine)
@@ -30,6 +42,10 @@ pub fn node(view: &NodeView) -> Json {
                     .with("Reason", &problem.reason)
             }),
         );
+    let described = match trust {
+        Some(trust) => described.with("TLSInfo", tls(trust)),
+        None => described,
+    };
     let status = Object::new()
         .with("State", node.status.state.to_string())
         .with_some("Message", &node.status.message)
@@ -54,4 +70,11 @@ pub fn node(view: &NodeView) -> Json {
         Some(manager) => shown.with("ManagerStatus", manager).into(),
         None => shown.with("_ManagerStatus", Json::Null).into(),
     }
+}
+
+fn tls(trust: &Trust) -> Object {
+    Object::new()
+        .with("TrustRoot", &trust.root)
+        .with("CertIssuerSubject", &trust.subject)
+        .with("CertIssuerPublicKey", &trust.public_key)
 }

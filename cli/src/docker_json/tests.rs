@@ -2,6 +2,7 @@ use rswarm_api::{Wire, pb};
 use rswarm_types::network::Network;
 
 use super::*;
+use crate::trust::Trust;
 use crate::view::{NodeView, ServiceView};
 
 fn id(number: u8) -> bytes::Bytes {
@@ -96,7 +97,7 @@ fn a_node_has_dockers_shape() {
         spec: Some(pb::NodeSpec { role: 1, ..Default::default() }),
         description: Some(pb::NodeDescription {
             hostname: "m1".into(),
-            platform: Some(pb::Platform { os: "linux".into(), architecture: "x86_64".into() }),
+            platform: Some(pb::Platform { os: "linux".into(), architecture: "amd64".into() }),
             cpus: 2_000_000_000,
             memory: 4 << 30,
             engine_version: "0.1.0".into(),
@@ -110,7 +111,9 @@ fn a_node_has_dockers_shape() {
         ..Default::default()
     };
     let view = NodeView::read(pb::NodeView { node: Some(node), is_leader: true, is_reachable: true, is_self: true });
-    let shown = super::node(&view.unwrap()).pretty();
+    let trust = Trust { root: "-----BEGIN…".into(), subject: "MBMx".into(), public_key: "MFkw".into() };
+    let view = view.unwrap();
+    let shown = super::node(&view, Some(&trust)).pretty();
     assert_eq!(shown, include_str!("../../tests/golden/node.json").trim_end());
 }
 

@@ -6,11 +6,13 @@ use rswarm_types::spec::Role;
 use rswarm_types::units::{Bytes, NanoCpus};
 
 use super::node::manager_status;
+use crate::docker_json::architecture;
 use crate::human::{capital, pretty_time};
+use crate::trust::Trust;
 use crate::view::NodeView;
 
 /// A node for people.
-pub fn text(view: &NodeView) -> String {
+pub fn text(view: &NodeView, trust: Option<&Trust>) -> String {
     let node = &view.node;
     let description = &node.description;
     let mut out = String::new();
@@ -44,7 +46,7 @@ pub fn text(view: &NodeView) -> String {
     }
     line("Platform:", "");
     line(" Operating System:", &description.platform.os);
-    line(" Architecture:", &description.platform.architecture);
+    line(" Architecture:", architecture(&description.platform));
     line("Resources:", "");
     line(" CPUs:", &NanoCpus(description.cpus.0).to_string());
     line(" Memory:", &Bytes(description.memory.0).to_string());
@@ -52,6 +54,13 @@ pub fn text(view: &NodeView) -> String {
     if !description.engine_labels.is_empty() {
         line("Engine Labels:", "");
         description.engine_labels.iter().for_each(|(key, value)| line(&format!(" - {key}={value}"), ""));
+    }
+    if let Some(trust) = trust {
+        line("TLS Info:", "");
+        line(" TrustRoot:", "");
+        trust.root.lines().for_each(|text| line(text, ""));
+        line(" Issuer Subject:", &trust.subject);
+        line(" Issuer Public Key:", &trust.public_key);
     }
     if !description.port_problems.is_empty() {
         line("Published ports that this node does not answer:", "");

@@ -423,7 +423,7 @@ fn pretty_pages_read_well() {
     ] {
         assert!(text.contains(part), "{part}\n{text}");
     }
-    let text = super::pretty_node::text(&nodes()[1]);
+    let text = super::pretty_node::text(&nodes()[1], None);
     for part in ["Hostname:               m1\n", " Leader:                Yes\n", " Availability:          Active\n"] {
         assert!(text.contains(part), "{part}\n{text}");
     }
