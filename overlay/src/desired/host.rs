@@ -57,6 +57,9 @@ fn add_gateway(view: &View<'_>, desired: &Desired, host: &mut Namespace) {
         }
     }
     set(host, "net/ipv4/ip_forward", "1");
+    // Where the bridge filter is on, a task's packet whose destination becomes a neighbour's address is switched
+    // instead of routed, and isolated ports drop it: a task would not reach the ports that its own host publishes.
+    set(host, "net/bridge/bridge-nf-call-iptables", "0");
     set(host, "net/ipv4/conf/rswarm_gw/route_localnet", "1");
     set(host, "net/ipv6/conf/rswarm_gw/disable_ipv6", "1");
 }
