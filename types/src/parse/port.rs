@@ -42,7 +42,7 @@ fn short(text: &str) -> Result<Vec<PortConfig>, ParseError> {
         None | Some("") => None,
         Some(text) => Some(range(text).map_err(|bad| error(format!("published port is \"{bad}\"")))?),
     };
-    let port = |target, published| PortConfig { protocol, target, published, mode: PublishMode::Ingress };
+    let port = |target, published| PortConfig { protocol, target, published, ..PortConfig::default() };
     let length = |(from, to): (u16, u16)| to - from;
     match published {
         None => Ok((target.0..=target.1).map(|t| port(t, 0)).collect()),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::limits;
 
@@ -13,7 +13,7 @@ pub struct ClusterSpec {
     pub name: String,
     pub labels: std::collections::BTreeMap<String, String>,
     /// Pools from which networks without `--subnet` are cut. Default 10.0.0.0/8.
-    pub address_pools: Vec<Ipv4Net>,
+    pub address_pools: Vec<IpNet>,
     /// Prefix length of one cut, default 24.
     pub subnet_bits: u8,
     /// UDP port of VXLAN, fixed at init.
@@ -31,7 +31,7 @@ impl Default for ClusterSpec {
         Self {
             name: "default".into(),
             labels: Default::default(),
-            address_pools: vec![Ipv4Net::new_assert([10, 0, 0, 0].into(), 8)],
+            address_pools: vec![IpNet::new_assert([10, 0, 0, 0].into(), 8)],
             subnet_bits: 24,
             data_path_port: limits::DATA_PATH_PORT,
             cert_expiry: Duration::from_millis(limits::CERT_EXPIRY_MS),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::container::ContainerSpec;
@@ -214,19 +215,30 @@ impl fmt::Display for EndpointMode {
     }
 }
 
+/// Which backend a new connection to a virtual address or a published port goes to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Balance {
+    /// All connections of one client address go to one task, as long as the set of tasks is the same.
+    pub by_client: bool,
+    /// Tasks of the node that leads the connection first; others where it has none.
+    pub prefers_local: bool,
+}
+
 /// Name and published ports.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EndpointSpec {
     pub mode: EndpointMode,
+    pub balance: Balance,
     pub ports: Vec<PortConfig>,
 }
 
-/// A transport protocol. SCTP is refused by name until it is built.
+/// A transport protocol.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
     #[default]
     Tcp,
     Udp,
+    Sctp,
 }
 
 impl fmt::Display for Protocol {
@@ -234,6 +246,7 @@ impl fmt::Display for Protocol {
         f.pad(match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Sctp => "sctp",
         })
     }
 }
@@ -266,4 +279,6 @@ pub struct PortConfig {
     /// On the nodes; 0 = chosen from 30000-32767 (ingress) or by the node (host).
     pub published: u16,
     pub mode: PublishMode,
+    /// Of the nodes' addresses only this one answers; `None` = all.
+    pub address: Option<IpAddr>,
 }
