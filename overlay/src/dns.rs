@@ -8,7 +8,7 @@ use rswarm_types::task::{EndpointState, Slot};
 use rswarm_types::{NetworkId, TaskId};
 
 use crate::desired::{Isolation, is_internal, isolation};
-use crate::netd::{NetdTable, NetworkNames, PublishedPort, SandboxDns, ServiceNames, TaskNames};
+use crate::netd::{NetdTable, NetworkNames, SandboxDns, ServiceNames, TaskNames};
 use crate::ports::PortPlan;
 
 /// What netd should serve. `pin` gives a sandbox's namespace file.
@@ -26,11 +26,7 @@ pub fn table(
         version: assignments.log_id.index,
         sandboxes: networked.iter().map(|t| sandbox(assignments, t, &pin)).collect(),
         networks: networks.map(|n| network(assignments, n)).collect(),
-        published: plan
-            .wanted
-            .keys()
-            .map(|(protocol, port)| PublishedPort { port: *port, protocol: *protocol })
-            .collect(),
+        published: plan.wanted.keys().copied().collect(),
     }
 }
 
@@ -54,7 +50,7 @@ fn sandbox(assignments: &Assignments, task: &AssignedTask, pin: impl Fn(TaskId) 
         internal_only: is_internal(task, &assignments.networks),
         servers: container.dns.nameservers.clone(),
         names,
-        addresses: task.attachments.iter().map(|a| a.address).collect(),
+        addresses: task.attachments.iter().filter_map(|a| a.addresses.v4).collect(),
     }
 }
 
@@ -63,7 +59,11 @@ fn network(assignments: &Assignments, network: &AssignedNetwork) -> NetworkNames
     NetworkNames {
         id: network.id,
         name: network.name.clone(),
-        subnets: network.blocks.iter().map(|b| b.subnet.trunc()).collect(),
+        subnets: network
+            .blocks
+            .iter()
+            .filter_map(|b| if let ipnet::IpNet::V4(net) = b.subnet { Some(net.trunc()) } else { None })
+            .collect(),
         services: services.filter_map(|s| service(assignments, network.id, s)).collect(),
     }
 }
@@ -73,20 +73,19 @@ fn service(assignments: &Assignments, network: NetworkId, service: &AssignedServ
     let on = |list: &[(NetworkId, Vec<String>)]| {
         list.iter().find(|(n, _)| *n == network).map(|(_, aliases)| aliases.clone())
     };
-    let vip = service.vips.iter().find(|(n, _)| *n == network).map(|(_, address)| *address);
+    let vip = service.vips.iter().find(|(n, _)| *n == network).and_then(|(_, addresses)| addresses.v4);
     let aliases = on(&service.aliases);
     let is_up =
         |node| node == assignments.node.id || assignments.peers.iter().find(|p| p.id == node).is_none_or(|p| p.is_up);
     let mut tasks = Vec::new();
     for endpoint in assignments.endpoints.iter().filter(|e| e.service == service.id) {
         let here = endpoint.addresses.iter().find(|(n, _)| *n == network);
-        let Some((_, address)) = here.filter(|_| endpoint.state != EndpointState::Dead) else {
-            continue;
-        };
+        let here = here.filter(|_| endpoint.state != EndpointState::Dead);
+        let Some(address) = here.and_then(|(_, addresses)| addresses.v4) else { continue };
         tasks.push(TaskNames {
             name: task_name(&service.name, endpoint.slot, endpoint.task),
             others: vec![endpoint.task.to_string(), endpoint.task.short()],
-            address: *address,
+            address,
             ready: endpoint.state == EndpointState::Ready && is_up(endpoint.node),
         });
     }

@@ -20,7 +20,7 @@ use rswarm_types::{NetworkId, ServiceId, TaskId};
 
 fn hosts(count: usize) -> (Vec<Host>, Cluster) {
     let hosts: Vec<_> = (0..count).map(Host::new).collect();
-    let addresses: Vec<_> = hosts.iter().map(Host::address).collect();
+    let addresses: Vec<_> = hosts.iter().map(|host| host.address().into()).collect();
     (hosts, Cluster::new(&addresses))
 }
 
@@ -243,6 +243,10 @@ fn a_flushed_ruleset_and_lost_interfaces_come_back() {
             "nft flush ruleset",
             "nft delete table netdev rswarm",
             "nft delete element inet rswarm in4 { 10.0.0.100 }",
+            "nft delete element inet rswarm in6 { fd00:a:0:0::64 }",
+            "ip link delete rswarm_gw",
+            "ip -6 rule del pref 100",
+            "ip -6 neigh flush dev rswarm_gw nud permanent",
             "nft flush chain inet rswarm filt",
             "ip link delete rswarm_vxi",
             "ip rule del pref 100",
@@ -382,9 +386,9 @@ fn leaving_restores_the_kernel_as_it_was() {
         assert!(!hosts[0].sandbox(cluster.tasks[1].task.id).exists());
         let found = hosts[0].with(|o| Box::pin(async move { o.sandboxes().unwrap() }));
         assert_eq!(found, one);
-        eventually("its interface goes with it", || {
-            let links = sh_in(&hosts[0].namespace, "ip -o link");
-            links.matches("rswg").count() == 1
+        eventually("what led to it goes with it", || {
+            let neighbours = sh_in(&hosts[0].namespace, "ip neigh show dev rswarm_gw nud permanent");
+            neighbours.lines().count() == 2
         });
         for host in &hosts {
             host.with(|o| Box::pin(async move { o.teardown().await.unwrap() }));
