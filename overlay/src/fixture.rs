@@ -41,6 +41,11 @@ fn blocks(subnet: [u8; 4]) -> Vec<SubnetBlock> {
     ]
 }
 
+/// The nth host of a test has an address of each version.
+fn hosts_v6(number: u16) -> IpAddr {
+    Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, number).into()
+}
+
 /// An IPv4 address and the IPv6 one that goes with it: `10.1.2.3` and `fd00:10:1:2::3`.
 pub fn both(v4: [u8; 4]) -> Addresses {
     let [a, b, c, d] = v4.map(u16::from);
@@ -58,6 +63,7 @@ impl Cluster {
             id: NodeId(u128::from(number)),
             number,
             address: *address,
+            addresses: vec![*address, hosts_v6(number)],
             is_up: true,
             ingress: both([10, 0, 0, u8::try_from(number).unwrap_or(0) + 1]),
         };

@@ -90,7 +90,10 @@ pub struct Endpoint {
 pub struct Peer {
     pub id: NodeId,
     pub number: u16,
+    /// Of its data path.
     pub address: IpAddr,
+    /// All that its interfaces have and that others may see, sorted: as a client it is known by them.
+    pub addresses: Vec<IpAddr>,
     /// The node is not Down.
     pub is_up: bool,
     /// Its addresses in the ingress network.

@@ -50,7 +50,8 @@ fn add_gateway(view: &View<'_>, desired: &mut Desired, host: &mut Namespace) {
     let device = names::GATEWAY.to_owned();
     let mac = Some(Mac::of_address(gateway.v4.addr().into()));
     host.links.insert(device.clone(), Link::new(LinkKind::Veth, mac, GATEWAY_MTU));
-    host.links.insert(names::GATEWAY_INNER.into(), Link::new(LinkKind::Veth, None, GATEWAY_MTU));
+    let inner = Link::new(LinkKind::Veth, Some(Mac::GATEWAY_INNER), GATEWAY_MTU);
+    host.links.insert(names::GATEWAY_INNER.into(), inner);
     let (inner, outer) = (names::GATEWAY_INNER.to_owned(), device.clone());
     desired.veths.insert((NamespaceKey::Host, inner), (NamespaceKey::Host, outer));
     host.addresses.extend(gateway.nets().map(|net| (device.clone(), net)));
@@ -184,8 +185,10 @@ fn live_backends(view: &View<'_>) -> BTreeSet<IpAddr> {
 }
 
 fn host_sets(view: &View<'_>, desired: &Desired, has_ingress: bool) -> HostSets {
-    let mut sets = HostSets { nodes: view.others().map(|peer| peer.address).collect(), ..HostSets::default() };
-    sets.nodes.insert(view.facts.data_path);
+    let mut sets = HostSets { vteps: view.others().map(|peer| peer.address).collect(), ..HostSets::default() };
+    sets.vteps.insert(view.facts.data_path);
+    sets.nodes = view.assignments.peers.iter().flat_map(|peer| peer.addresses.iter().copied()).collect();
+    sets.nodes.extend(&sets.vteps);
     if has_ingress {
         sets.zones = view.others().map(|p| p.number).filter(|n| *n > 0).collect();
         for task in &view.tasks {

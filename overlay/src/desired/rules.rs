@@ -96,6 +96,8 @@ pub type Sender = (Mac, IpAddr);
 #[derive(Clone, Debug, Default)]
 pub struct HostSets {
     /// Data path addresses of all nodes: VXLAN frames come from these only.
+    pub vteps: BTreeSet<IpAddr>,
+    /// All addresses of all nodes: what they ask of this one as clients goes back by it.
     pub nodes: BTreeSet<IpAddr>,
     /// Numbers of the other nodes, which are their conntrack zones.
     pub zones: BTreeSet<u16>,
@@ -419,7 +421,7 @@ fn host_maps(sets: &HostSets) -> BTreeMap<String, Set> {
     found
 }
 
-fn versioned_maps(version: Version, sets: &HostSets) -> [(&'static str, Set); 5] {
+fn versioned_maps(version: Version, sets: &HostSets) -> [(&'static str, Set); 6] {
     let is_of = |address: &IpAddr| Version::of(*address) == version;
     let addresses = |all: &BTreeSet<IpAddr>| -> Elements {
         all.iter().filter(|a| is_of(a)).map(|a| (octets(*a), Value::None)).collect()
@@ -434,6 +436,7 @@ fn versioned_maps(version: Version, sets: &HostSets) -> [(&'static str, Set); 5]
     let (kind, bytes) = (kind::address(version), version.octets());
     let target_kind = kind::concatenation(&[kind, kind::PROTOCOL, kind::SERVICE]);
     [
+        ("vteps", set(kind, bytes, addresses(&sets.vteps))),
         ("nodes", set(kind, bytes, addresses(&sets.nodes))),
         ("internal", set(kind, bytes, addresses(&sets.internal))),
         ("in", map(kind, bytes, (kind, bytes), inward.collect())),
@@ -447,7 +450,7 @@ fn raw(data_path_port: u16) -> Chain {
     let vxlan = || rule().protocol_is(UDP).port_is(data_path_port);
     let mut rules = Vec::new();
     for version in Version::BOTH {
-        rules.push(vxlan().source_not_in_set(version, &of(version, "nodes")).count().drop().rule());
+        rules.push(vxlan().source_not_in_set(version, &of(version, "vteps")).count().drop().rule());
     }
     rules.push(vxlan().no_track().rule());
     // route_localnet is on, for published ports on 127.0.0.1.

@@ -152,7 +152,7 @@ fn a_host_mode_port_is_translated_on_the_tasks_node_only() {
 #[test]
 fn vxlan_frames_are_taken_from_all_nodes_and_this_one_only() {
     let (cluster, _, _) = web();
-    let nodes = elements(wanted(&cluster, 0).world.host(), Family::Inet, "rswarm", "nodes4");
+    let nodes = elements(wanted(&cluster, 0).world.host(), Family::Inet, "rswarm", "vteps4");
     let last: Vec<_> = nodes.iter().map(|(key, _)| key[3]).collect();
     assert_eq!(last, [1, 2, 3]);
 }

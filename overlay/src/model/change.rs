@@ -142,6 +142,7 @@ impl World {
                 self.pairs.insert(pair.0, pair.1);
                 for (key, name, link) in [(op.namespace, name, link), (*inner, inner_name, inner_link)] {
                     let namespace = self.namespaces.entry(key).or_default();
+                    namespace.forget_settings(name);
                     namespace.links.insert(name.clone(), fresh(link));
                 }
             }
@@ -209,13 +210,18 @@ impl Namespace {
         self.links.get(device).is_some_and(|l| l.is_up)
     }
 
+    /// Those of an interface say nothing of the next one of its name.
+    fn forget_settings(&mut self, name: &str) {
+        let settings = format!("/conf/{name}/");
+        self.sysctls.retain(|setting, _| !setting.contains(&settings));
+    }
+
     /// What goes with a device.
     fn forget_link(&mut self, name: &str) {
         if self.links.remove(name).is_none() {
             return;
         }
-        let settings = format!("/conf/{name}/");
-        self.sysctls.retain(|setting, _| !setting.contains(&settings));
+        self.forget_settings(name);
         self.addresses.retain(|(device, _)| device != name);
         self.routes.retain(|route| route.device != name);
         self.neighbours.retain(|(device, _), _| device != name);
@@ -241,9 +247,7 @@ impl Namespace {
                 if self.links.contains_key(name) {
                     return Err(format!("{name} exists"));
                 }
-                // Settings that were read while there was no such link say nothing.
-                let settings = format!("/conf/{name}/");
-                self.sysctls.retain(|setting, _| !setting.contains(&settings));
+                self.forget_settings(name);
                 self.links.insert(name.clone(), fresh(link));
             }
             Change::SetLink { name, link } => self.set_link(name, link)?,

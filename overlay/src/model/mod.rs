@@ -75,6 +75,9 @@ impl Mac {
 
     /// Stands for the ingress node of a connection until its frame leaves.
     pub const RETURN: Self = Self([0x02, 0x42, 0xfe, 0xff, 0xff, 0xff]);
+
+    /// Of the gateway's inner end, where nobody is called by it.
+    pub const GATEWAY_INNER: Self = Self([0x02, 0x42, 0xfe, 0xff, 0xff, 0xfe]);
 }
 
 impl fmt::Display for Mac {

@@ -133,7 +133,7 @@ fn normal(name: &str, link: &Link) -> Link {
     match link.kind {
         LinkKind::Loopback => (link.mac, link.mtu) = (None, 65_536),
         LinkKind::Vxlan { .. } if name == names::VXLAN => link.mac = None,
-        LinkKind::Veth if name.starts_with(names::HOST_PREFIX) && name != names::GATEWAY => link.mac = None,
+        LinkKind::Veth if name.starts_with(names::HOST_PREFIX) && !name.starts_with(names::GATEWAY) => link.mac = None,
         _ => {}
     }
     link

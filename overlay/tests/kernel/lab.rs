@@ -165,6 +165,10 @@ impl Host {
         Ipv4Addr::new(10, 99, 0, self.index as u8 + 1)
     }
 
+    pub fn address_v6(&self) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, self.index as u16 + 1)
+    }
+
     fn job<T: Send + 'static>(
         &self,
         work: impl FnOnce(&tokio::runtime::Runtime, &mut Option<Overlay>) -> T + Send + 'static,
@@ -223,7 +227,9 @@ impl Host {
         ];
         // A link-local address comes when it has been proven, a second or two later.
         let settled = |text: String| -> String {
-            text.lines().filter(|l| !l.contains("fe80::")).flat_map(|l| [l, "\n"]).collect()
+            // A host goes on forwarding after it left, and answers as a router.
+            let is_ours = |l: &&str| !l.contains("fe80::") && !l.starts_with("anycast");
+            text.lines().filter(is_ours).flat_map(|l| [l, "\n"]).collect()
         };
         let mut text: String = commands.iter().map(|c| sh_in(&self.namespace, c)).collect();
         text.push_str(&sh("grep -c nsfs /proc/mounts || true"));
@@ -362,11 +368,12 @@ impl Drop for Server {
 }
 
 /// A connection from inside a namespace.
-pub fn connect(namespace: &Path, to: (Ipv4Addr, u16)) -> std::io::Result<TcpStream> {
+pub fn connect(namespace: &Path, to: impl Into<SocketAddr>) -> std::io::Result<TcpStream> {
+    let to = to.into();
     let namespace = File::open(namespace).unwrap();
     let connected = std::thread::spawn(move || {
         setns(&namespace, CloneFlags::CLONE_NEWNET).unwrap();
-        let stream = TcpStream::connect_timeout(&to.into(), Duration::from_secs(3))?;
+        let stream = TcpStream::connect_timeout(&to, Duration::from_secs(3))?;
         stream.set_read_timeout(Some(Duration::from_secs(3)))?;
         Ok(stream)
     });
@@ -375,14 +382,20 @@ pub fn connect(namespace: &Path, to: (Ipv4Addr, u16)) -> std::io::Result<TcpStre
 
 /// A connection from the client, from this port of it, which others may use at the same time. Closed
 /// without a farewell, so that the port is free at once.
-pub fn connect_from(port: u16, to: (Ipv4Addr, u16)) -> std::io::Result<TcpStream> {
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt};
-    let fd = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+pub fn connect_from(port: u16, to: impl Into<SocketAddr>) -> std::io::Result<TcpStream> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect};
+    use nix::sys::socket::{setsockopt, socket, sockopt};
+    let to = to.into();
+    let (family, own): (_, IpAddr) = match to {
+        SocketAddr::V4(_) => (AddressFamily::Inet, CLIENT.into()),
+        SocketAddr::V6(_) => (AddressFamily::Inet6, CLIENT_V6.into()),
+    };
+    let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     setsockopt(&fd, sockopt::ReuseAddr, &true)?;
     setsockopt(&fd, sockopt::Linger, &nix::libc::linger { l_onoff: 1, l_linger: 0 })?;
     let raw = std::os::fd::AsRawFd::as_raw_fd(&fd);
-    bind(raw, &SockaddrIn::from(std::net::SocketAddrV4::new(CLIENT, port)))?;
-    connect(raw, &SockaddrIn::from(std::net::SocketAddrV4::new(to.0, to.1)))?;
+    bind(raw, &SockaddrStorage::from(SocketAddr::new(own, port)))?;
+    connect(raw, &SockaddrStorage::from(to))?;
     let stream = TcpStream::from(fd);
     stream.set_read_timeout(Some(Duration::from_secs(3)))?;
     Ok(stream)
