@@ -27,6 +27,13 @@ pub enum Holder {
     Task(TaskId),
 }
 
+impl Holder {
+    /// Whether it is the network itself, so that nobody has to let go before the network goes.
+    pub fn is_network(self) -> bool {
+        matches!(self, Self::Gateway | Self::ReturnGateway | Self::Reserved)
+    }
+}
+
 /// What the assigned, unfinished tasks of a node reserve together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {

@@ -123,7 +123,8 @@ fn a_stale_update_is_refused_with_both_versions() {
 #[test]
 fn only_what_tasks_are_made_of_moves_the_spec_version() {
     type Edit = fn(&mut ServiceSpec);
-    let cases: [(&str, Edit, bool); 8] = [
+    let cases: [(&str, Edit, bool); 9] = [
+        ("balance", |s| s.endpoint.balance.by_client = true, false),
         ("labels", |s| drop(s.labels.insert("a".into(), "b".into())), false),
         ("replicas", |s| s.mode = ServiceMode::Replicated { replicas: 9 }, false),
         ("update config", |s| s.update = Some(Default::default()), false),

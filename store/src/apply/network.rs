@@ -8,7 +8,7 @@ use rswarm_types::spec::{NetworkDriver, NetworkSpec, PublishMode};
 use rswarm_types::{NetworkId, Refusal};
 
 use super::Draft;
-use crate::indexes::{Holder, fixed_addresses};
+use crate::indexes::fixed_addresses;
 
 /// Names that users may not give to networks of their own; `ingress` only to an ingress network.
 const RESERVED_NAMES: [&str; 4] = ["host", "none", "bridge", "ingress"];
@@ -123,8 +123,7 @@ impl Draft {
     }
 
     fn is_network_held(&self, id: NetworkId) -> bool {
-        let is_own = |holder| matches!(holder, Holder::Gateway | Holder::ReturnGateway | Holder::Reserved);
-        self.state.addresses(id).any(|(_, holder)| !is_own(holder))
+        self.state.addresses(id).any(|(_, holder)| !holder.is_network())
     }
 
     fn give_nodes_ingress_addresses(&mut self) -> Result<(), Refusal> {
