@@ -1,11 +1,11 @@
 //! What should be true on one node, computed from the replicated state. Pure.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use rswarm_store::State;
 use rswarm_types::assignment::*;
-use rswarm_types::limits::OVERLAY_MTU;
+use rswarm_types::limits::{OVERLAY_MTU, OVERLAY_MTU_OVER_IPV6};
 use rswarm_types::network::Network;
 use rswarm_types::node::{Node, NodeState};
 use rswarm_types::service::Service;
@@ -28,7 +28,7 @@ pub fn assignments(snapshot: &Snapshot, id: NodeId) -> Option<Assignments> {
         .map(AsRef::as_ref)
         .filter(|t| t.status.state >= TaskState::Assigned && is_wanted(t))
         .collect();
-    let networks = networks_of(state, &tasks);
+    let networks = networks_of(state, node, &tasks);
     let is_shared = |n: &&AssignedNetwork| !n.ingress && n.driver == NetworkDriver::Overlay;
     let local_ids: BTreeSet<NetworkId> = networks.iter().filter(is_shared).map(|n| n.id).collect();
     let (services, endpoints) = services_and_endpoints(state, &local_ids);
@@ -81,17 +81,20 @@ fn assigned_task(state: &State, task: &Task) -> AssignedTask {
 }
 
 /// The networks of the node's tasks, and the ingress network, which every node has.
-fn networks_of(state: &State, tasks: &[&Task]) -> Vec<AssignedNetwork> {
+fn networks_of(state: &State, node: &Node, tasks: &[&Task]) -> Vec<AssignedNetwork> {
     let mut wanted: BTreeSet<NetworkId> = tasks.iter().flat_map(|t| t.attachments.iter().map(|a| a.network)).collect();
     // `host` and `none` have no addresses to attach with.
     let named =
         tasks.iter().flat_map(|t| t.spec.task.networks.iter().filter_map(|n| n.target.parse::<NetworkId>().ok()));
     wanted.extend(named);
     wanted.extend(state.networks().filter(|n| n.spec.ingress).map(|n| n.id));
-    wanted.into_iter().filter_map(|id| state.network(id)).map(|n| assigned_network(n)).collect()
+    // All nodes talk over the same family.
+    let is_over_ipv6 = data_path_address(node).is_some_and(|address| address.is_ipv6());
+    let mtu = if is_over_ipv6 { OVERLAY_MTU_OVER_IPV6 } else { OVERLAY_MTU };
+    wanted.into_iter().filter_map(|id| state.network(id)).map(|n| assigned_network(n, mtu)).collect()
 }
 
-fn assigned_network(network: &Network) -> AssignedNetwork {
+fn assigned_network(network: &Network, mtu: u32) -> AssignedNetwork {
     AssignedNetwork {
         id: network.id,
         name: network.spec.name.clone(),
@@ -100,7 +103,7 @@ fn assigned_network(network: &Network) -> AssignedNetwork {
         blocks: network.blocks.clone(),
         internal: network.spec.internal,
         ingress: network.spec.ingress,
-        mtu: network.spec.driver_opts.get(MTU_OPTION).and_then(|m| m.parse().ok()).unwrap_or(OVERLAY_MTU),
+        mtu: network.spec.driver_opts.get(MTU_OPTION).and_then(|m| m.parse().ok()).unwrap_or(mtu),
     }
 }
 
@@ -132,7 +135,8 @@ fn assigned_service(service: &Service, local: &BTreeSet<NetworkId>) -> AssignedS
         id: service.id,
         name: service.spec.name.clone(),
         mode: service.spec.endpoint.mode,
-        vips: service.vips.iter().filter(|v| local.contains(&v.network)).map(|v| (v.network, v.address)).collect(),
+        balance: service.spec.endpoint.balance,
+        vips: service.vips.iter().filter(|v| local.contains(&v.network)).map(|v| (v.network, v.addresses)).collect(),
         aliases: networks.collect(),
         ports: if service.removing {
             Vec::new()
@@ -146,7 +150,7 @@ fn endpoint(state: &State, task: &Task, service: ServiceId, local: &BTreeSet<Net
     let node = state.node(task.node?)?;
     let dead = EndpointState::Dead;
     let endpoint_state = if node.status.state == NodeState::Down { dead } else { task.endpoint_state() };
-    if endpoint_state == dead || (task.attachments.is_empty() && task.ingress.is_none()) {
+    if endpoint_state == dead || (task.attachments.is_empty() && task.ingress.is_empty()) {
         return None;
     }
     Some(Endpoint {
@@ -160,8 +164,8 @@ fn endpoint(state: &State, task: &Task, service: ServiceId, local: &BTreeSet<Net
             .attachments
             .iter()
             .filter(|a| local.contains(&a.network))
-            .map(|a| (a.network, a.address))
-            .collect::<Vec<(NetworkId, Ipv4Addr)>>(),
+            .map(|a| (a.network, a.addresses))
+            .collect(),
         ingress: task.ingress,
     })
 }
@@ -182,10 +186,64 @@ fn peers(state: &State) -> Vec<Peer> {
 }
 
 /// Where VXLAN frames for this node go: what it said, else where its session comes from.
-fn data_path_address(node: &Node) -> Option<IpAddr> {
+pub(crate) fn data_path_address(node: &Node) -> Option<IpAddr> {
     node.description.data_path_address.or(node.status.address)
 }
 
 fn managers(state: &State) -> Vec<std::net::SocketAddr> {
     state.nodes().filter(|n| n.membership.role == Role::Manager).filter_map(|n| n.description.control_address).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use rswarm_types::command::Body;
+    use rswarm_types::node::NodeDescription;
+    use rswarm_types::spec::{Balance, NetworkSpec, PortConfig};
+
+    use super::*;
+    use crate::orchestrate::harness::{Lab, join_network, replicated};
+
+    fn told(lab: &Lab, node: NodeId) -> Assignments {
+        let snapshot = Snapshot { state: lab.state.clone(), ..Snapshot::default() };
+        assignments(&snapshot, node).expect("the node exists")
+    }
+
+    #[test]
+    fn a_node_learns_addresses_of_both_families_and_how_to_balance() {
+        let mut lab = Lab::new(2);
+        lab.network(9, NetworkSpec { name: "dual".into(), ipv6: true, ..NetworkSpec::default() });
+        let mut spec = replicated("web", 2);
+        join_network(&mut spec, "dual");
+        spec.endpoint.balance = Balance { by_client: true, prefers_local: false };
+        spec.endpoint.ports = vec![PortConfig {
+            target: 80,
+            published: 8080,
+            address: Some([127, 0, 0, 1].into()),
+            ..Default::default()
+        }];
+        lab.create(50, spec);
+        lab.settle();
+        let told = told(&lab, NodeId(2));
+        let both = |addresses: &rswarm_types::network::Addresses| addresses.v4.is_some() && addresses.v6.is_some();
+        let network = told.networks.iter().find(|n| n.name == "dual").expect("its task is here");
+        assert_eq!(network.blocks.iter().map(|b| b.gateway.is_ipv4()).collect::<Vec<_>>(), [true, false]);
+        let service = &told.services[0];
+        assert_eq!(service.balance, Balance { by_client: true, prefers_local: false });
+        assert_eq!(service.ports[0].address, Some([127, 0, 0, 1].into()));
+        assert!(both(&service.vips[0].1) && both(&told.node.ingress));
+        assert!(told.tasks.iter().all(|t| both(&t.attachments[0].addresses) && both(&t.ingress)));
+        assert_eq!(told.endpoints.len(), 2);
+        assert!(told.endpoints.iter().all(|e| both(&e.addresses[0].1) && both(&e.ingress)));
+    }
+
+    #[test]
+    fn packets_leave_room_for_the_headers_of_the_path_between_nodes() {
+        let mut lab = Lab::new(1);
+        for (address, mtu) in [("10.9.0.1", 1_450), ("fd00::9", 1_430)] {
+            let description =
+                NodeDescription { data_path_address: address.parse().ok(), ..lab.node(NodeId(2)).description.clone() };
+            lab.run(Body::DescribeNode { node: NodeId(2), description: Box::new(description) }).expect("it exists");
+            assert!(told(&lab, NodeId(2)).networks.iter().all(|n| n.mtu == mtu), "{address}");
+        }
+    }
 }

@@ -18,6 +18,19 @@ pub struct SubnetBlock {
     pub range: IpNet,
 }
 
+impl SubnetBlock {
+    /// Where replies of the routing mesh go, if the block is the first of its family in the ingress network: the last
+    /// host of an IPv4 subnet, host `fffe` of an IPv6 one. `None` where that is the gateway, or no host.
+    pub fn return_gateway(&self) -> Option<IpAddr> {
+        let address = match self.subnet {
+            IpNet::V4(net) => IpAddr::V4(Ipv4Addr::from_bits(net.broadcast().to_bits().checked_sub(1)?)),
+            IpNet::V6(net) => IpAddr::V6(Ipv6Addr::from_bits(net.network().to_bits() | 0xfffe)),
+        };
+        let is_host = self.subnet.contains(&address) && address != self.subnet.network();
+        (is_host && address != self.gateway).then_some(address)
+    }
+}
+
 /// What something has in one network: at most one address of each family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Addresses {
@@ -63,6 +76,14 @@ impl From<Ipv4Addr> for Addresses {
     }
 }
 
+impl FromIterator<IpAddr> for Addresses {
+    fn from_iter<I: IntoIterator<Item = IpAddr>>(addresses: I) -> Self {
+        let mut all = Self::default();
+        addresses.into_iter().for_each(|address| all.put(address));
+        all
+    }
+}
+
 /// `10.0.1.2, fd00::2`; empty = none.
 impl fmt::Display for Addresses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -71,6 +92,19 @@ impl fmt::Display for Addresses {
         }
         Ok(())
     }
+}
+
+/// The address after the network's own, which is the gateway's where nobody names another.
+pub fn first_host(subnet: IpNet) -> IpAddr {
+    match subnet {
+        IpNet::V4(net) => Ipv4Addr::from_bits(net.network().to_bits().saturating_add(1)).into(),
+        IpNet::V6(net) => Ipv6Addr::from_bits(net.network().to_bits().saturating_add(1)).into(),
+    }
+}
+
+/// Whether two networks have an address in common; of different families they have none.
+pub fn overlap(a: IpNet, b: IpNet) -> bool {
+    a.contains(&b.network()) || b.contains(&a.network())
 }
 
 /// A network.
@@ -85,4 +119,41 @@ pub struct Network {
     pub blocks: Vec<SubnetBlock>,
     /// Its stack was removed: it goes with its last user.
     pub removing: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_return_gateway_is_a_host_that_is_not_the_gateway() {
+        for (subnet, gateway, expected) in [
+            ("10.0.0.0/24", "10.0.0.1", Some("10.0.0.254")),
+            ("10.0.0.0/24", "10.0.0.254", None),
+            ("10.0.0.0/16", "10.0.0.1", Some("10.0.255.254")),
+            ("10.0.0.0/32", "10.0.0.0", None),
+            ("fd00::/64", "fd00::1", Some("fd00::fffe")),
+            ("fd00::5:0/112", "fd00::5:1", Some("fd00::5:fffe")),
+            ("fd00::/64", "fd00::fffe", None),
+            ("fd00::/120", "fd00::1", None),
+        ] {
+            let subnet: IpNet = subnet.parse().unwrap();
+            let block = SubnetBlock { subnet, gateway: gateway.parse().unwrap(), range: subnet };
+            assert_eq!(block.return_gateway().map(|a| a.to_string()).as_deref(), expected, "{subnet}");
+        }
+    }
+
+    #[test]
+    fn one_address_of_each_family_is_kept() {
+        let [four, six, other]: [IpAddr; 3] = ["10.0.0.2", "fd00::2", "10.0.0.3"].map(|a| a.parse().unwrap());
+        let both: Addresses = [six, four].into_iter().collect();
+        assert_eq!(both.iter().collect::<Vec<_>>(), [four, six]);
+        assert_eq!(both.to_string(), "10.0.0.2, fd00::2");
+        assert_eq!((both.of_family(other), both.of_family(six)), (Some(four), Some(six)));
+        let mut changed = both;
+        changed.put(other);
+        assert_eq!(changed.to_string(), "10.0.0.3, fd00::2");
+        assert!(Addresses::default().is_empty() && !Addresses::from(six).is_empty());
+        assert_eq!(Addresses::default().to_string(), "");
+    }
 }

@@ -16,5 +16,5 @@ pub use node::{Availability, Control, NodeSpec, Role};
 pub use service::{
     Balance, EndpointMode, EndpointSpec, FailureAction, LogDriver, NetworkAttachment, Placement, Platform, PortConfig,
     Protocol, PublishMode, Resources, RestartCondition, RestartPolicy, ServiceMode, ServiceSpec, SpreadPreference,
-    TaskSpec, UpdateConfig, UpdateOrder,
+    TaskSpec, UpdateConfig, UpdateOrder, share_address,
 };

@@ -35,6 +35,14 @@ pub struct SubnetSpec {
     pub gateway: Option<IpAddr>,
     /// Containers get addresses from this part only.
     pub range: Option<IpNet>,
+    /// By name: addresses of machines of the user's own, which are never given away.
+    pub aux_addresses: BTreeMap<String, IpAddr>,
+}
+
+impl From<IpNet> for SubnetSpec {
+    fn from(subnet: IpNet) -> Self {
+        Self { subnet, gateway: None, range: None, aux_addresses: BTreeMap::new() }
+    }
 }
 
 /// Address management.
@@ -53,7 +61,7 @@ pub struct NetworkSpec {
     /// `--opt`, kept as given; known: `com.docker.network.driver.mtu`.
     pub driver_opts: BTreeMap<String, String>,
     pub ipam: Ipam,
-    /// Containers get IPv6 addresses, from a subnet of [`Ipam`] or one cut from the pools.
+    /// Containers get IPv6 addresses too, from a subnet of [`Ipam`] or one that is cut for the network.
     pub ipv6: bool,
     /// No way out of the network.
     pub internal: bool,
@@ -61,4 +69,11 @@ pub struct NetworkSpec {
     pub attachable: bool,
     /// The routing mesh's network; at most one.
     pub ingress: bool,
+}
+
+impl NetworkSpec {
+    /// Whether it has IPv6 addresses: the ingress network always has.
+    pub fn has_ipv6(&self) -> bool {
+        self.ipv6 || self.ingress
+    }
 }

@@ -224,6 +224,18 @@ pub struct Balance {
     pub prefers_local: bool,
 }
 
+impl Balance {
+    /// The word of `--endpoint-affinity`.
+    pub fn affinity(self) -> &'static str {
+        if self.by_client { "client-ip" } else { "none" }
+    }
+
+    /// The word of `--endpoint-prefer`.
+    pub fn prefer(self) -> &'static str {
+        if self.prefers_local { "local" } else { "any" }
+    }
+}
+
 /// Name and published ports.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EndpointSpec {
@@ -279,6 +291,37 @@ pub struct PortConfig {
     /// On the nodes; 0 = chosen from 30000-32767 (ingress) or by the node (host).
     pub published: u16,
     pub mode: PublishMode,
-    /// Of the nodes' addresses only this one answers; `None` = all.
+    /// Of a node's addresses only this one answers; nodes that do not have it answer nowhere. `None` = all of both
+    /// families.
     pub address: Option<IpAddr>,
+}
+
+impl PortConfig {
+    /// Whether no node could answer both: equal numbers and protocols on a common address.
+    pub fn meets(&self, other: &Self) -> bool {
+        let key = |port: &Self| (port.published, port.protocol);
+        self.published != 0 && key(self) == key(other) && share_address(self.address, other.address)
+    }
+}
+
+/// Whether two `address`es of published ports have one in common.
+pub fn share_address(a: Option<IpAddr>, b: Option<IpAddr>) -> bool {
+    a.is_none() || b.is_none() || a == b
+}
+
+/// As `--publish` takes it: `8080:80/tcp`, `[::1]:8080:80/udp`, `127.0.0.1::80/tcp`, `80/tcp`.
+impl fmt::Display for PortConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address {
+            Some(IpAddr::V4(address)) => write!(f, "{address}:")?,
+            Some(IpAddr::V6(address)) => write!(f, "[{address}]:")?,
+            None => {}
+        }
+        match (self.published, self.address) {
+            (0, None) => {}
+            (0, Some(_)) => f.write_str(":")?,
+            (published, _) => write!(f, "{published}:")?,
+        }
+        write!(f, "{}/{}", self.target, self.protocol)
+    }
 }
