@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use rswarm_store::State;
 use rswarm_types::assignment::*;
-use rswarm_types::limits::{OVERLAY_MTU, OVERLAY_MTU_OVER_IPV6};
+use rswarm_types::limits::OVERLAY_MTU;
 use rswarm_types::network::Network;
 use rswarm_types::node::{Node, NodeState};
 use rswarm_types::service::Service;
@@ -28,7 +28,7 @@ pub fn assignments(snapshot: &Snapshot, id: NodeId) -> Option<Assignments> {
         .map(AsRef::as_ref)
         .filter(|t| t.status.state >= TaskState::Assigned && is_wanted(t))
         .collect();
-    let networks = networks_of(state, node, &tasks);
+    let networks = networks_of(state, &tasks);
     let is_shared = |n: &&AssignedNetwork| !n.ingress && n.driver == NetworkDriver::Overlay;
     let local_ids: BTreeSet<NetworkId> = networks.iter().filter(is_shared).map(|n| n.id).collect();
     let (services, endpoints) = services_and_endpoints(state, &local_ids);
@@ -81,20 +81,17 @@ fn assigned_task(state: &State, task: &Task) -> AssignedTask {
 }
 
 /// The networks of the node's tasks, and the ingress network, which every node has.
-fn networks_of(state: &State, node: &Node, tasks: &[&Task]) -> Vec<AssignedNetwork> {
+fn networks_of(state: &State, tasks: &[&Task]) -> Vec<AssignedNetwork> {
     let mut wanted: BTreeSet<NetworkId> = tasks.iter().flat_map(|t| t.attachments.iter().map(|a| a.network)).collect();
     // `host` and `none` have no addresses to attach with.
     let named =
         tasks.iter().flat_map(|t| t.spec.task.networks.iter().filter_map(|n| n.target.parse::<NetworkId>().ok()));
     wanted.extend(named);
     wanted.extend(state.networks().filter(|n| n.spec.ingress).map(|n| n.id));
-    // All nodes talk over the same family.
-    let is_over_ipv6 = data_path_address(node).is_some_and(|address| address.is_ipv6());
-    let mtu = if is_over_ipv6 { OVERLAY_MTU_OVER_IPV6 } else { OVERLAY_MTU };
-    wanted.into_iter().filter_map(|id| state.network(id)).map(|n| assigned_network(n, mtu)).collect()
+    wanted.into_iter().filter_map(|id| state.network(id)).map(|n| assigned_network(n)).collect()
 }
 
-fn assigned_network(network: &Network, mtu: u32) -> AssignedNetwork {
+fn assigned_network(network: &Network) -> AssignedNetwork {
     AssignedNetwork {
         id: network.id,
         name: network.spec.name.clone(),
@@ -103,7 +100,7 @@ fn assigned_network(network: &Network, mtu: u32) -> AssignedNetwork {
         blocks: network.blocks.clone(),
         internal: network.spec.internal,
         ingress: network.spec.ingress,
-        mtu: network.spec.driver_opts.get(MTU_OPTION).and_then(|m| m.parse().ok()).unwrap_or(mtu),
+        mtu: network.spec.driver_opts.get(MTU_OPTION).and_then(|m| m.parse().ok()).unwrap_or(OVERLAY_MTU),
     }
 }
 
@@ -178,6 +175,7 @@ fn peers(state: &State) -> Vec<Peer> {
                 id: n.id,
                 number: n.number,
                 address: data_path_address(n)?,
+                addresses: n.description.addresses.clone(),
                 is_up: n.status.state != NodeState::Down && n.status.state != NodeState::Disconnected,
                 ingress: n.ingress,
             })
@@ -234,16 +232,5 @@ mod tests {
         assert!(told.tasks.iter().all(|t| both(&t.attachments[0].addresses) && both(&t.ingress)));
         assert_eq!(told.endpoints.len(), 2);
         assert!(told.endpoints.iter().all(|e| both(&e.addresses[0].1) && both(&e.ingress)));
-    }
-
-    #[test]
-    fn packets_leave_room_for_the_headers_of_the_path_between_nodes() {
-        let mut lab = Lab::new(1);
-        for (address, mtu) in [("10.9.0.1", 1_450), ("fd00::9", 1_430)] {
-            let description =
-                NodeDescription { data_path_address: address.parse().ok(), ..lab.node(NodeId(2)).description.clone() };
-            lab.run(Body::DescribeNode { node: NodeId(2), description: Box::new(description) }).expect("it exists");
-            assert!(told(&lab, NodeId(2)).networks.iter().all(|n| n.mtu == mtu), "{address}");
-        }
     }
 }

@@ -260,7 +260,7 @@ records! {
     PortProblem { port, protocol, reason }
     NodeDescription {
         hostname, platform, cpus, memory, engine_version, engine_labels, data_path_address, control_address,
-        port_problems, feature_range,
+        addresses, port_problems, feature_range,
     }
     NodeStatus { state, message, address, since, grace_until, grace_at }
     Membership { role, member, is_voter, raft_lost }

@@ -47,6 +47,8 @@ pub struct NodeDescription {
     pub data_path_address: Option<IpAddr>,
     /// Where managers are reached, `HOST:2377`.
     pub control_address: Option<SocketAddr>,
+    /// What its interfaces have, sorted; not loopback and link-local ones, nor ours.
+    pub addresses: Vec<IpAddr>,
     /// Published ports that this node cannot answer, with the reason.
     pub port_problems: Vec<PortProblem>,
     /// Feature levels that this build can apply.

@@ -1,6 +1,6 @@
 //! Texts of a container's `/etc/resolv.conf` and `/etc/hosts`. Pure.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use rswarm_types::spec::container::DnsConfig;
 
@@ -9,7 +9,7 @@ const RESOLVER: &str = "127.0.0.11";
 const LOCALHOST: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
                          fe00::0\tip6-localnet\nff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n";
 /// Debian's address of a host's own name where it has no other.
-const OWN_NAME: Ipv4Addr = Ipv4Addr::new(127, 0, 1, 1);
+const OWN_NAME: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
 
 /// For a container in a network: our resolver, and what is asked of it.
 pub fn resolv_conf(dns: &DnsConfig, host: &str) -> String {
@@ -38,7 +38,7 @@ fn search_of(resolv_conf: &str) -> Vec<String> {
 }
 
 /// The container's own name and nothing else.
-pub fn hosts(hostname: &str, addresses: &[Ipv4Addr]) -> String {
+pub fn hosts(hostname: &str, addresses: &[IpAddr]) -> String {
     let own = if addresses.is_empty() { &[OWN_NAME][..] } else { addresses };
     let short = hostname.split_once('.').map(|(short, _)| format!(" {short}")).unwrap_or_default();
     let lines = own.iter().map(|address| format!("{address}\t{hostname}{short}\n"));
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn a_container_finds_itself_by_name() {
-        let text = hosts("web.example", &[Ipv4Addr::new(10, 0, 1, 3)]);
+        let text = hosts("web.example", &[[10, 0, 1, 3].into()]);
         assert!(text.ends_with("\n10.0.1.3\tweb.example web\n"), "{text}");
         assert!(hosts("web", &[]).ends_with("\n127.0.1.1\tweb\n"));
         assert!(text.starts_with("127.0.0.1\tlocalhost\n"));

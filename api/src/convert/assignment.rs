@@ -14,7 +14,7 @@ wire_struct!(AssignedTask => pb::AssignedTask {
 wire_struct!(AssignedNetwork => pb::AssignedNetwork { id, name, driver, vni, blocks, internal, ingress, mtu });
 wire_struct!(AssignedService => pb::AssignedService { id, name, mode, balance, vips, aliases, ports });
 wire_struct!(Endpoint => pb::Endpoint { task, service, node, node_number, state, addresses, ingress; slot });
-wire_struct!(Peer => pb::Peer { id, number, address, is_up, ingress });
+wire_struct!(Peer => pb::Peer { id, number, address, addresses, is_up, ingress });
 wire_struct!(NodeOrders => pb::NodeOrders {
     id, number, ingress, role, member, control, data_path_port, cluster
 });

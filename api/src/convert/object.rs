@@ -105,6 +105,7 @@ impl Wire for NodeDescription {
             data_path_address: self.data_path_address.to_pb(),
             control_address: self.control_address.to_pb(),
             port_problems: self.port_problems.to_pb(),
+            addresses: self.addresses.to_pb(),
             feature_min: self.feature_range.0,
             feature_max: self.feature_range.1,
         }
@@ -120,6 +121,7 @@ impl Wire for NodeDescription {
             data_path_address: Wire::from_pb(pb.data_path_address)?,
             control_address: Wire::from_pb(pb.control_address)?,
             port_problems: Wire::from_pb(pb.port_problems)?,
+            addresses: Wire::from_pb(pb.addresses)?,
             feature_range: (pb.feature_min, pb.feature_max),
         })
     }

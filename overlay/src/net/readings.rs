@@ -128,9 +128,8 @@ fn vxlan(data: &[InfoVxlan]) -> LinkKind {
 
 fn read_port(link: &mut Link, flags: &[InfoBridgePort]) {
     for flag in flags {
-        match flag {
-            InfoBridgePort::NeighSupress(is) => link.suppresses_neighbours = *is,
-            _ => {}
+        if let InfoBridgePort::NeighSupress(is) = flag {
+            link.suppresses_neighbours = *is;
         }
     }
 }

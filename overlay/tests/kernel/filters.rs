@@ -16,7 +16,7 @@ use crate::{hosts, web};
 /// Octets that the last rule of a chain counted.
 fn dropped(namespace: &Path, chain: &str) -> u64 {
     let rules = sh_in(namespace, &format!("nft list chain {chain}"));
-    let last = rules.lines().filter(|l| l.contains("drop")).next_back().unwrap();
+    let last = rules.lines().rfind(|l| l.contains("drop")).unwrap();
     last.split("bytes ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().parse().unwrap()
 }
 
