@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::error::Error;
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -84,7 +84,7 @@ impl RealHost {
             };
         }
         let hostname = if spec.hostname.is_empty() { task.id.short() } else { spec.hostname.clone() };
-        let addresses: Vec<Ipv4Addr> = task.attachments.iter().map(|a| a.address).collect();
+        let addresses: Vec<IpAddr> = task.attachments.iter().map(|a| a.address.into()).collect();
         Sandbox {
             netns: NetNs::Path(self.overlay.sandbox_path(task.id)),
             hosts: files::hosts(&hostname, &addresses),
