@@ -42,6 +42,7 @@ pub const TESTS: &[Package] = &[
 /// What the benchmark measures beside us.
 pub const PEERS: &[Package] = &[
     package("crun", "crun"),
+    package("dnsmasq-base", "dnsmasq"),
     package("docker.io", "dockerd"),
     package("etcd-server", "etcd"),
     package("runc", "runc"),

@@ -179,6 +179,12 @@ impl Host {
         format!("{SUBNET_V6}{}", self.number)
     }
 
+    /// The file that holds its network namespace.
+    #[must_use]
+    pub fn network(&self) -> PathBuf {
+        network_file(&self.lab, &self.name)
+    }
+
     /// Its disk's data folder, as seen from outside (`/var/lib/rswarm` on the host).
     #[must_use]
     pub fn data_dir(&self) -> PathBuf {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -37,6 +37,12 @@ impl Identity {
     pub fn write(&self, path: &Path) -> Result<()> {
         std::fs::write(path, format!("{} {}\n", self.pid, self.start))
             .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// The file that holds its network namespace.
+    #[must_use]
+    pub fn network(&self) -> PathBuf {
+        Path::new("/proc").join(self.pid.to_string()).join("ns/net")
     }
 
     /// Whether it still runs. A zombie does not.

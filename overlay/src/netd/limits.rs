@@ -14,8 +14,13 @@ pub const UDP_ANSWER_BYTES_MIN: u16 = 512;
 
 /// Open TCP connections per sandbox; more wait in the backlog.
 pub const TCP_CONNECTIONS_MAX: usize = 64;
-/// How long a TCP connection may be silent.
+/// How long a TCP connection may be silent, take for a query, or leave an answer unread.
 pub const TCP_IDLE: Duration = Duration::from_secs(10);
+/// The same while more than half of the connections are open, so that some are soon free again.
+pub const TCP_IDLE_BUSY: Duration = Duration::from_secs(1);
+const _: () = assert!(TCP_IDLE_BUSY.as_millis() < TCP_IDLE.as_millis());
+/// Queries of one TCP connection that are worked on at once; more wait in its socket.
+pub const TCP_PIPELINE_MAX: usize = 16;
 /// After a failed `accept`, such as out of descriptors.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -26,11 +31,16 @@ pub const FORWARDS_MAX: usize = 4 * FORWARDS_PER_SANDBOX;
 const _: () = assert!(FORWARDS_PER_SANDBOX < FORWARDS_MAX);
 /// Outside servers that one query may ask (Docker's bound, and the resolver's).
 pub const UPSTREAMS_MAX: usize = 3;
-/// How long one outside server may think (Docker's bound).
+/// How long all outside servers together may think (Docker's bound for each): a resolver gives up after 5 s.
 pub const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(4);
-/// A server that is silent so long is joined by the next: a resolver gives up after 5 s.
+/// A server that is silent so long is joined by the next, and asked again over UDP: a packet may have been lost.
 pub const UPSTREAM_HEDGE: Duration = Duration::from_secs(1);
 const _: () = assert!(UPSTREAM_HEDGE.as_millis() * (UPSTREAMS_MAX as u128 - 1) < UPSTREAM_TIMEOUT.as_millis());
+/// Failures in a row after which a server is asked last: single packets get lost everywhere.
+pub const UPSTREAM_FAILURES_MAX: u32 = 3;
+/// How long it is then asked last.
+pub const UPSTREAM_PENALTY: Duration = Duration::from_secs(5);
+const _: () = assert!(UPSTREAM_HEDGE.as_millis() < UPSTREAM_PENALTY.as_millis());
 /// How often the host's resolv.conf is looked at, at most.
 pub const RESOLV_CONF_PERIOD: Duration = Duration::from_secs(1);
 

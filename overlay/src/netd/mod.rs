@@ -13,6 +13,7 @@ pub mod limits;
 pub mod protocol;
 
 mod forward;
+mod health;
 mod layout;
 mod names;
 mod process;
@@ -22,6 +23,7 @@ mod sandbox;
 mod server;
 mod sockets;
 mod sys;
+mod turns;
 mod wire;
 
 pub use client::{Client, ClientError, Launch};

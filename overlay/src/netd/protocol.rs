@@ -1,10 +1,10 @@
 //! What the daemon and netd say to each other: whole tables, as length-prefixed JSON on a socket.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use rswarm_types::{NetworkId, TaskId};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -13,7 +13,7 @@ use super::limits::FRAME_BYTES_MAX;
 use crate::ports::PublishedPort;
 
 /// Raised when an older netd would misread a request: the daemon then starts its own version.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// All that netd should serve on this node. Loading one replaces the last.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,7 +56,7 @@ pub struct SandboxDns {
     pub names: Vec<String>,
     /// Its own addresses, for `names`.
     #[serde(default)]
-    pub addresses: Vec<Ipv4Addr>,
+    pub addresses: Vec<IpAddr>,
 }
 
 /// The names of one network.
@@ -68,7 +68,7 @@ pub struct NetworkNames {
     pub name: String,
     /// Reverse look-ups inside these are never forwarded.
     #[serde(default, with = "text::list")]
-    pub subnets: Vec<Ipv4Net>,
+    pub subnets: Vec<IpNet>,
     pub services: Vec<ServiceNames>,
 }
 
@@ -78,9 +78,9 @@ pub struct ServiceNames {
     pub name: String,
     #[serde(default)]
     pub aliases: Vec<String>,
-    /// `None` with dnsrr: the name answers with the tasks.
+    /// At most one of each family. None with dnsrr: the name answers with the tasks.
     #[serde(default)]
-    pub vip: Option<Ipv4Addr>,
+    pub vips: Vec<IpAddr>,
     #[serde(default)]
     pub tasks: Vec<TaskNames>,
 }
@@ -93,7 +93,9 @@ pub struct TaskNames {
     /// Other names of its container: its id, short id and hostname.
     #[serde(default)]
     pub others: Vec<String>,
-    pub address: Ipv4Addr,
+    /// At most one of each family.
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
     /// Healthy and not draining: others are known, but not answered.
     pub ready: bool,
 }

@@ -1,23 +1,24 @@
 //! The DNS server of one sandbox.
 
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use futures::stream::{self, Stream, StreamExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::forward::Exit;
-use super::limits::{ACCEPT_PAUSE, QUERY_BYTES_MAX, TCP_CONNECTIONS_MAX, TCP_IDLE};
+use super::limits::{ACCEPT_PAUSE, QUERY_BYTES_MAX, TCP_CONNECTIONS_MAX, TCP_IDLE, TCP_IDLE_BUSY, TCP_PIPELINE_MAX};
 use super::names::Names;
 use super::protocol::DnsPorts;
 use super::sockets::{DnsSockets, Identity};
-use super::wire::{Decision, Transport, decide, server_failure};
+use super::turns::Turns;
+use super::wire::{Decision, Transport, decide, format_error, server_failure};
 
 /// A running server. Dropping it closes its sockets soon; [`Sandbox::close`] says when.
 #[derive(Debug)]
@@ -33,13 +34,6 @@ struct Shared {
     names: ArcSwap<Names>,
     exit: Exit,
     turns: Turns,
-}
-
-/// Numbers that nobody outside can guess, for the order of answers.
-#[derive(Debug, Default)]
-struct Turns {
-    secret: RandomState,
-    drawn: AtomicU64,
 }
 
 impl Sandbox {
@@ -85,12 +79,6 @@ impl Sandbox {
     }
 }
 
-impl Turns {
-    fn draw(&self) -> u64 {
-        self.secret.hash_one(self.drawn.fetch_add(1, Ordering::Relaxed))
-    }
-}
-
 impl Shared {
     /// The answer to a query, once it is known. `None`: say nothing.
     async fn answer(&self, query: &[u8], transport: Transport) -> Option<Vec<u8>> {
@@ -101,7 +89,11 @@ impl Shared {
         }
     }
 
+    /// `query` may be one byte longer than allowed, if it is too long.
     fn decide(&self, query: &[u8], transport: Transport) -> Decision {
+        if query.len() > QUERY_BYTES_MAX {
+            return format_error(query, transport).map_or(Decision::Ignore, Decision::Reply);
+        }
         decide(query, &self.names.load(), transport, self.turns.draw())
     }
 
@@ -118,7 +110,7 @@ impl Shared {
 async fn serve_udp(socket: UdpSocket, shared: Arc<Shared>) {
     let socket = Arc::new(socket);
     let mut forwards = JoinSet::new();
-    let mut buffer = vec![0; QUERY_BYTES_MAX];
+    let mut buffer = vec![0; QUERY_BYTES_MAX + 1];
     loop {
         // Both branches are cancel-safe.
         let received = tokio::select! {
@@ -168,10 +160,10 @@ async fn serve_tcp(listener: TcpListener, shared: Arc<Shared>) {
         };
         match accepted {
             Ok((stream, permit)) => {
-                let shared = Arc::clone(&shared);
+                let (shared, permits) = (Arc::clone(&shared), Arc::clone(&permits));
                 connections.spawn(async move {
                     let _permit = permit;
-                    if let Err(error) = serve_connection(stream, &shared).await {
+                    if let Err(error) = serve_connection(stream, &shared, &permits).await {
                         tracing::debug!(%error, "dns connection ended");
                     }
                 });
@@ -192,33 +184,34 @@ async fn accept(
     Ok((listener.accept().await?.0, permit))
 }
 
-async fn serve_connection(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
-    loop {
-        let Ok(query) = timeout(TCP_IDLE, read_query(&mut stream)).await else {
-            return Ok(());
-        };
-        let Some(query) = query? else {
-            return Ok(());
-        };
-        let Some(answer) = shared.answer(&query, Transport::Tcp).await else {
-            return Ok(());
-        };
+async fn serve_connection(stream: TcpStream, shared: &Shared, permits: &Semaphore) -> io::Result<()> {
+    let idle = || if permits.available_permits() > TCP_CONNECTIONS_MAX / 2 { TCP_IDLE } else { TCP_IDLE_BUSY };
+    let (read, mut write) = stream.into_split();
+    // An answer from outside does not hold up those after it (RFC 7766 §6.2.1.1).
+    let answers = queries(read, idle).map(|query| async move { shared.answer(&query, Transport::Tcp).await });
+    let mut answers = std::pin::pin!(answers.buffer_unordered(TCP_PIPELINE_MAX));
+    while let Some(Some(answer)) = answers.next().await {
         let length = u16::try_from(answer.len()).map_err(io::Error::other)?;
         let message = [&length.to_be_bytes(), answer.as_slice()].concat();
-        timeout(TCP_IDLE, stream.write_all(&message)).await??;
+        timeout(idle(), write.write_all(&message)).await??;
     }
+    Ok(())
 }
 
-async fn read_query(stream: &mut TcpStream) -> io::Result<Option<Vec<u8>>> {
-    let length = match stream.read_u16().await {
-        Ok(length) => usize::from(length),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    if length > QUERY_BYTES_MAX {
-        return Ok(None);
-    }
-    let mut query = vec![0; length];
-    stream.read_exact(&mut query).await?;
-    Ok(Some(query))
+/// The queries that come in time.
+fn queries(from: impl AsyncRead + Unpin, idle: impl Fn() -> Duration + Copy) -> impl Stream<Item = Vec<u8>> {
+    stream::unfold(from, move |mut from| async move {
+        let query = timeout(idle(), read_query(&mut from)).await.ok()?.ok()?;
+        Some((query, from))
+    })
+}
+
+/// The next query; of one that is too long, only as much as shows that.
+async fn read_query(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
+    let length = usize::from(from.read_u16().await?);
+    let mut query = vec![0; length.min(QUERY_BYTES_MAX + 1)];
+    from.read_exact(&mut query).await?;
+    let rest = u64::try_from(length - query.len()).map_err(io::Error::other)?;
+    tokio::io::copy(&mut from.take(rest), &mut tokio::io::sink()).await?;
+    Ok(query)
 }

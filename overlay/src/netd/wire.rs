@@ -1,18 +1,18 @@
 //! DNS messages: what to do with a query's bytes. Pure.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use hickory_proto::op::{Edns, Message, MessageType, Metadata, OpCode, Query, ResponseCode};
-use hickory_proto::rr::rdata::{A, PTR};
+use hickory_proto::rr::rdata::{A, AAAA, PTR, SRV};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder, BinEncodable, BinEncoder};
 use rswarm_types::limits::DNS_TTL_SECONDS;
 
 use super::limits::{UDP_ANSWER_BYTES_MAX, UDP_ANSWER_BYTES_MIN};
-use super::names::{Answer, Names, Wanted};
+use super::names::{Answer, Names, Target, Wanted};
 
 /// How a query came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Transport {
     Udp,
     Tcp,
@@ -31,10 +31,23 @@ pub enum Decision {
 }
 
 const HEADER_BYTES: usize = 12;
-/// A compressed owner name, type, class, TTL, length and address.
-const A_RECORD_BYTES: usize = 16;
+/// The beginning of every message.
+pub const ID_BYTES: usize = 2;
+/// A compressed owner name.
+const POINTER_BYTES: usize = 2;
+/// Type, class, TTL and length.
+const RECORD_HEAD_BYTES: usize = 10;
+/// Priority, weight and port.
+const SRV_HEAD_BYTES: usize = 6;
 /// An OPT record without options.
 const OPT_BYTES: usize = 11;
+/// In the third byte: an answer; not all of it.
+const RESPONSE_BIT: u8 = 0x80;
+const TRUNCATION_BIT: u8 = 0x02;
+/// In the fourth byte: the response code.
+const CODE_BITS: u8 = 0x0f;
+/// More is no label but a pointer to one (RFC 1035 §4.1.4).
+const LABEL_BYTES_MAX: u8 = 63;
 /// The type and class after a question's name.
 const QUESTION_TAIL_BYTES: usize = 4;
 
@@ -43,7 +56,7 @@ pub fn decide(query: &[u8], names: &Names, transport: Transport, turn: u64) -> D
     let Some(asked) = Asked::read(query) else {
         return Decision::Ignore;
     };
-    let refuse = |code| asked.reply(code, Vec::new(), transport);
+    let refuse = |code| asked.reply(code, Records::default(), transport);
     let question = match (&asked.question, asked.metadata.op_code) {
         (_, code) if code != OpCode::Query => return refuse(ResponseCode::NotImp),
         (None, _) => return refuse(ResponseCode::FormErr),
@@ -56,8 +69,11 @@ pub fn decide(query: &[u8], names: &Names, transport: Transport, turn: u64) -> D
         return refuse(ResponseCode::Refused);
     }
     let wanted = match question.query_type() {
-        RecordType::A | RecordType::ANY => Wanted::Address,
+        RecordType::A => Wanted::V4,
+        RecordType::AAAA => Wanted::V6,
         RecordType::PTR => Wanted::Pointer,
+        RecordType::SRV => Wanted::Service,
+        RecordType::ANY => Wanted::Any,
         RecordType::AXFR | RecordType::IXFR => return refuse(ResponseCode::Refused),
         _ => Wanted::Other,
     };
@@ -66,39 +82,159 @@ pub fn decide(query: &[u8], names: &Names, transport: Transport, turn: u64) -> D
         None => names.answer("", wanted, turn),
     };
     let owner = question.name();
-    let record = |data| Record::from_rdata(owner.clone(), DNS_TTL_SECONDS, data);
-    match found {
-        Answer::Forward => Decision::Forward { answer_bytes_max: asked.offered_bytes() },
-        Answer::Missing => refuse(ResponseCode::NXDomain),
-        Answer::Empty => refuse(ResponseCode::NoError),
-        Answer::Addresses(list) => {
-            let records = list.into_iter().map(|ip: Ipv4Addr| record(RData::A(A(ip)))).collect();
-            asked.reply(ResponseCode::NoError, records, transport)
-        }
+    let records = match found {
+        // Its answer could not be told from a forged one.
+        Answer::Forward if question_end(query).is_none() => return refuse(ResponseCode::FormErr),
+        Answer::Forward => return Decision::Forward { answer_bytes_max: asked.offered_bytes() },
+        Answer::Missing => return refuse(ResponseCode::NXDomain),
+        Answer::Empty => Records::default(),
+        Answer::Addresses(list) => Records::of(list.into_iter().map(|ip| address_record(owner, ip))),
         Answer::Pointers(list) => {
-            let names = list.iter().filter_map(|name| Name::from_labels(name.split('.').map(str::as_bytes)).ok());
-            let records = names.map(|name| record(RData::PTR(PTR(name)))).collect();
-            asked.reply(ResponseCode::NoError, records, transport)
+            let names = list.iter().filter_map(|name| host(name));
+            Records::of(names.map(|name| record(owner, RData::PTR(PTR(name)))))
         }
+        Answer::Service { port, targets } => Records::of_service(owner, port, &targets),
+    };
+    asked.reply(ResponseCode::NoError, records, transport)
+}
+
+/// What an answer holds.
+#[derive(Default)]
+struct Records {
+    answers: Vec<Record>,
+    /// Worth knowing besides; left out where they do not fit.
+    additionals: Vec<Record>,
+}
+
+impl Records {
+    fn of(answers: impl Iterator<Item = Record>) -> Self {
+        Self { answers: answers.collect(), additionals: Vec::new() }
     }
+
+    fn of_service(owner: &Name, port: u16, targets: &[Target]) -> Self {
+        let mut records = Self::default();
+        for target in targets {
+            let Some(name) = host(&target.name) else { continue };
+            records.additionals.extend(target.addresses.iter().map(|ip| address_record(&name, *ip)));
+            records.answers.push(record(owner, RData::SRV(SRV::new(0, 0, port, name))));
+        }
+        records
+    }
+}
+
+fn record(owner: &Name, data: RData) -> Record {
+    Record::from_rdata(owner.clone(), DNS_TTL_SECONDS, data)
+}
+
+fn address_record(owner: &Name, address: IpAddr) -> Record {
+    record(
+        owner,
+        match address {
+            IpAddr::V4(address) => RData::A(A(address)),
+            IpAddr::V6(address) => RData::AAAA(AAAA(address)),
+        },
+    )
+}
+
+/// `None` for what DNS cannot hold, such as an empty label.
+fn host(name: &str) -> Option<Name> {
+    Name::from_labels(name.split('.').map(str::as_bytes)).ok()
+}
+
+/// A name that is written out, with the empty label at its end, which hickory does not count.
+fn name_bytes(name: &Name) -> usize {
+    name.len() + 1
+}
+
+/// What a record of ours takes at most in the answer to a question about `asked`.
+fn bytes_of(record: &Record, asked: Option<&Name>) -> usize {
+    let owner = if asked == Some(&record.name) { POINTER_BYTES } else { name_bytes(&record.name) };
+    let data = match &record.data {
+        RData::A(_) => size_of::<A>(),
+        RData::AAAA(_) => size_of::<AAAA>(),
+        RData::PTR(PTR(name)) => name_bytes(name),
+        RData::SRV(srv) => SRV_HEAD_BYTES + name_bytes(&srv.target),
+        // We make no others.
+        _ => usize::from(u16::MAX),
+    };
+    owner + RECORD_HEAD_BYTES + data
+}
+
+/// Keeps the first records that fit, and takes them off `room`. Whether all did.
+fn cut(records: &mut Vec<Record>, asked: Option<&Name>, room: &mut usize) -> bool {
+    let fits = records.iter().take_while(|record| {
+        let rest = room.checked_sub(bytes_of(record, asked));
+        *room = rest.unwrap_or(*room);
+        rest.is_some()
+    });
+    let count = fits.count();
+    let all = count == records.len();
+    records.truncate(count);
+    all
 }
 
 /// The answer to a query that nobody outside answered. `None` if it is no query.
 pub fn server_failure(query: &[u8], transport: Transport) -> Option<Vec<u8>> {
-    match Asked::read(query)?.reply(ResponseCode::ServFail, Vec::new(), transport) {
+    match Asked::read(query)?.reply(ResponseCode::ServFail, Records::default(), transport) {
         Decision::Reply(bytes) => Some(bytes),
         Decision::Forward { .. } | Decision::Ignore => None,
     }
 }
 
-/// Whether `answer` may be passed to whoever sent `query`: a response with its id.
+/// A query that is too long to be read: `start` is its beginning.
+pub fn format_error(start: &[u8], transport: Transport) -> Option<Vec<u8>> {
+    match Asked::read(start)?.reply(ResponseCode::FormErr, Records::default(), transport) {
+        Decision::Reply(bytes) => Some(bytes),
+        Decision::Forward { .. } | Decision::Ignore => None,
+    }
+}
+
+/// Whether `answer` may be passed to whoever sent `query`: a response with its id, to its question
+/// (RFC 5452 §9.1). A server that could not read the question may leave it out.
 pub fn is_answer_to(query: &[u8], answer: &[u8]) -> bool {
-    answer.len() >= HEADER_BYTES && answer[..2] == query[..2] && answer[2] & 0x80 != 0
+    let (Some(end), Some(head)) = (question_end(query), answer.get(..HEADER_BYTES)) else {
+        return false;
+    };
+    if head[..ID_BYTES] != query[..ID_BYTES] || head[2] & RESPONSE_BIT == 0 {
+        return false;
+    }
+    match head[4..6] {
+        [0, 1] => answer.get(HEADER_BYTES..end).is_some_and(|q| q.eq_ignore_ascii_case(&query[HEADER_BYTES..end])),
+        [0, 0] => head[3] & CODE_BITS != 0,
+        _ => false,
+    }
+}
+
+/// The answer without records and with the mark that it was cut. `query` is what it answers.
+pub fn cut_short(query: &[u8], mut answer: Vec<u8>) -> Vec<u8> {
+    answer.truncate(question_end(query).unwrap_or(HEADER_BYTES));
+    answer[2] |= TRUNCATION_BIT;
+    answer[6..HEADER_BYTES].fill(0);
+    answer
+}
+
+/// Where the only question of a query ends, if its name is written out.
+fn question_end(query: &[u8]) -> Option<usize> {
+    if query.get(4..6)? != [0, 1] {
+        return None;
+    }
+    let mut place = HEADER_BYTES;
+    loop {
+        let length = *query.get(place)?;
+        if length > LABEL_BYTES_MAX {
+            return None;
+        }
+        place += 1 + usize::from(length);
+        if length == 0 {
+            let end = place + QUESTION_TAIL_BYTES;
+            return (end <= query.len()).then_some(end);
+        }
+    }
 }
 
 /// Whether another server may know better than this answer.
 pub fn is_server_trouble(answer: &[u8]) -> bool {
-    let code = answer.get(3).map_or(0, |b| b & 0x0f);
+    let code = answer.get(3).map_or(0, |b| b & CODE_BITS);
     [ResponseCode::ServFail, ResponseCode::Refused, ResponseCode::NotImp].iter().any(|c| c.low() == code)
 }
 
@@ -137,7 +273,7 @@ impl Asked {
         self.edns.as_ref().map_or(UDP_ANSWER_BYTES_MIN, Edns::max_payload).max(UDP_ANSWER_BYTES_MIN)
     }
 
-    fn reply(&self, code: ResponseCode, mut records: Vec<Record>, transport: Transport) -> Decision {
+    fn reply(&self, code: ResponseCode, mut records: Records, transport: Transport) -> Decision {
         let bytes_max = match transport {
             Transport::Udp => self.offered_bytes().min(UDP_ANSWER_BYTES_MAX),
             Transport::Tcp => u16::MAX,
@@ -149,7 +285,7 @@ impl Asked {
         message.metadata.authoritative = matches!(code, ResponseCode::NoError | ResponseCode::NXDomain);
         let mut room = usize::from(bytes_max) - HEADER_BYTES;
         if let Some(question) = &self.question {
-            room -= question.name().len() + QUESTION_TAIL_BYTES;
+            room -= name_bytes(question.name()) + QUESTION_TAIL_BYTES;
             message.add_query(question.clone());
         }
         if self.edns.is_some() {
@@ -158,12 +294,16 @@ impl Asked {
             message.set_edns(edns);
             room -= OPT_BYTES;
         }
+        let asked = self.question.as_ref().map(Query::name);
         // Some of the tasks now are better than none: not every client asks again by TCP.
-        if records.len() > room / A_RECORD_BYTES && records[0].record_type() == RecordType::A {
-            records.truncate(room / A_RECORD_BYTES);
+        if cut(&mut records.answers, asked, &mut room) {
+            cut(&mut records.additionals, asked, &mut room);
+        } else {
             message.metadata.truncation = true;
+            records.additionals.clear();
         }
-        message.answers = records;
+        message.answers = records.answers;
+        message.additionals = records.additionals;
         let mut bytes = Vec::with_capacity(usize::from(UDP_ANSWER_BYTES_MIN));
         let mut encoder = BinEncoder::new(&mut bytes);
         encoder.set_max_size(bytes_max);
@@ -197,12 +337,14 @@ mod tests {
     use super::super::names::NetworkIndex;
     use super::super::protocol::{NetworkNames, SandboxDns, ServiceNames, TaskNames};
     use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
 
     fn names(tasks: u8) -> Names {
         let tasks = (0..tasks).map(|n| TaskNames {
             name: format!("rr.{n}.x"),
             others: vec![],
-            address: Ipv4Addr::new(10, 0, 1, n),
+            addresses: vec![[10, 0, 1, n].into(), [0xfd00, 0, 0, 0, 0, 0, 0, n.into()].into()],
             ready: true,
         });
         let network = NetworkNames {
@@ -256,6 +398,54 @@ mod tests {
             assert_eq!(reply.metadata.truncation, cut);
             assert_eq!(reply.edns.is_some(), message.edns.is_some());
         }
+    }
+
+    #[test]
+    fn what_is_cut_fits_whatever_the_type() {
+        for (name, kind) in [
+            ("rr.", RecordType::A),
+            ("rr.", RecordType::AAAA),
+            ("rr.", RecordType::ANY),
+            ("_80._tcp.rr.", RecordType::SRV),
+        ] {
+            for offer in [None, Some(512), Some(1232), Some(4096), Some(60_000)] {
+                let mut message = query(name, kind);
+                if let Some(offer) = offer {
+                    let mut edns = Edns::new();
+                    edns.set_max_payload(offer);
+                    message.set_edns(edns);
+                }
+                let max = usize::from(offer.unwrap_or(512).min(UDP_ANSWER_BYTES_MAX));
+                let bytes = message.to_vec().unwrap();
+                let Decision::Reply(bytes) = decide(&bytes, &names(255), Transport::Udp, 5) else { panic!("{name}") };
+                let reply = Message::from_vec(&bytes).unwrap();
+                assert!(bytes.len() <= max && bytes.len() + 64 > max, "{kind} {offer:?}: {} bytes", bytes.len());
+                assert!(reply.metadata.truncation, "{kind} {offer:?}");
+                assert!(reply.additionals.is_empty(), "{kind} {offer:?}");
+                assert_eq!(reply.edns.is_some(), offer.is_some(), "{kind} {offer:?}");
+                let whole = ask(&message, 255, Transport::Tcp);
+                let expected = if kind == RecordType::ANY { 510 } else { 255 };
+                assert_eq!((whole.answers.len(), whole.metadata.truncation), (expected, false), "{kind}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_port_is_answered_with_the_tasks_and_their_addresses() {
+        let reply = ask(&query("_80._tcp.rr.", RecordType::SRV), 2, Transport::Udp);
+        let mut answers: Vec<String> = reply.answers.iter().map(|r| r.data.to_string()).collect();
+        answers.sort();
+        assert_eq!(answers, ["0 0 80 rr.0.x.net.", "0 0 80 rr.1.x.net."]);
+        let mut besides: Vec<String> = reply.additionals.iter().map(|r| format!("{} {}", r.name, r.data)).collect();
+        besides.sort();
+        assert_eq!(
+            besides,
+            ["rr.0.x.net. 10.0.1.0", "rr.0.x.net. fd00::", "rr.1.x.net. 10.0.1.1", "rr.1.x.net. fd00::1"]
+        );
+        // As many addresses as fit: without them nothing is marked as cut.
+        let reply = ask(&query("_80._tcp.rr.", RecordType::SRV), 9, Transport::Udp);
+        assert_eq!((reply.answers.len(), reply.metadata.truncation), (9, false));
+        assert!(reply.additionals.len() < 18);
     }
 
     #[test]
@@ -326,12 +516,74 @@ mod tests {
     }
 
     #[test]
-    fn only_a_response_with_the_same_id_is_passed_on() {
-        let sent = query("x.", RecordType::A).to_vec().unwrap();
+    fn only_a_response_with_the_same_id_and_question_is_passed_on() {
+        let sent = query("Some.example.", RecordType::A).to_vec().unwrap();
         let failure = server_failure(&sent, Transport::Udp).unwrap();
         assert!(is_answer_to(&sent, &failure));
         assert!(is_server_trouble(&failure));
         assert!(!is_answer_to(&sent, &sent));
         assert!(!is_answer_to(&sent, &[0; 12]));
+        assert!(!is_answer_to(&sent, &failure[..11]));
+        let answer_to =
+            |name: &str, kind| server_failure(&query(name, kind).to_vec().unwrap(), Transport::Udp).unwrap();
+        assert!(is_answer_to(&sent, &answer_to("some.EXAMPLE.", RecordType::A)));
+        assert!(!is_answer_to(&sent, &answer_to("none.example.", RecordType::A)));
+        assert!(!is_answer_to(&sent, &answer_to("Some.example.", RecordType::AAAA)));
+        let without_question = |flags| [&failure[..3], &[flags, 0, 0, 0, 0, 0, 0, 0, 0][..]].concat();
+        assert!(is_answer_to(&sent, &without_question(1)));
+        assert!(!is_answer_to(&sent, &without_question(0)));
+        let mut other_id = failure.clone();
+        other_id[0] ^= 1;
+        assert!(!is_answer_to(&sent, &other_id));
+    }
+
+    #[test]
+    fn an_answer_that_is_cut_short_keeps_its_question() {
+        let message = query("rr.", RecordType::A);
+        let sent = message.to_vec().unwrap();
+        let Decision::Reply(whole) = decide(&sent, &names(9), Transport::Tcp, 1) else { panic!() };
+        let reply = Message::from_vec(&cut_short(&sent, whole)).unwrap();
+        assert!(reply.metadata.truncation && reply.answers.is_empty());
+        assert_eq!(reply.queries, message.queries);
+    }
+
+    fn any_query() -> impl Strategy<Value = Vec<u8>> {
+        let header = (any::<[u8; 12]>(), any::<bool>()).prop_map(|(mut header, is_plain)| {
+            if is_plain {
+                header[2..].copy_from_slice(&[1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+            }
+            header.to_vec()
+        });
+        let known = prop_oneof![Just("rr"), Just("_80._tcp.rr"), Just("1.1.0.10.in-addr.arpa"), Just("example.com")];
+        let name = known.prop_map(|name| {
+            let labels = name.split('.').flat_map(|l| std::iter::once(l.len() as u8).chain(l.bytes()));
+            labels.chain([0]).collect::<Vec<u8>>()
+        });
+        let name = prop_oneof![4 => name, 1 => vec(any::<u8>(), 0..40)];
+        let tail = (any::<[u8; 4]>(), vec(any::<u8>(), 0..80));
+        (header, name, tail).prop_map(|(header, name, (tail, more))| [header, name, tail.to_vec(), more].concat())
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_is_answered_by_its_id_or_not_at_all(
+            bytes in prop_oneof![any_query(), vec(any::<u8>(), 0..600)],
+            turn: u64,
+            by_udp: bool,
+        ) {
+            let transport = if by_udp { Transport::Udp } else { Transport::Tcp };
+            let decision = decide(&bytes, &names(200), transport, turn);
+            let late = server_failure(&bytes, transport);
+            let long = format_error(&bytes, transport);
+            let replies = [late, long].into_iter().flatten();
+            let now = if let Decision::Reply(reply) = decision { Some(reply) } else { None };
+            for reply in replies.chain(now) {
+                let message = Message::from_vec(&reply).unwrap();
+                prop_assert_eq!(&reply[..2], &bytes[..2]);
+                prop_assert_eq!(message.metadata.message_type, MessageType::Response);
+                prop_assert!(!by_udp || reply.len() <= usize::from(UDP_ANSWER_BYTES_MAX));
+            }
+            is_answer_to(&bytes, &bytes);
+        }
     }
 }

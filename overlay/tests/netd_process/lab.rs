@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -170,7 +170,8 @@ fn the_process_that_the_other_tests_start() {
     assert_eq!(rswarm_overlay::netd::main(&args[1..]), ExitCode::SUCCESS);
 }
 
-/// One server outside: answers every A question with `address`, if the name is not `silent.…`.
+/// One server outside: answers every question with the A record `address`, but for the names that [`answer`] tells.
+/// Its first question is lost if it is about `lossy.…`, and `forged.…` is answered wrongly before it is answered.
 pub struct Upstream {
     pub questions: Arc<AtomicUsize>,
 }
@@ -178,15 +179,27 @@ pub struct Upstream {
 impl Upstream {
     /// Listens at `listen`:53 in the namespace, over UDP and TCP, until the test process ends.
     pub fn start(space: &Namespace, listen: Ipv4Addr, address: Ipv4Addr) -> Self {
-        let (udp, tcp) =
-            space.within(move || (UdpSocket::bind((listen, 53)).unwrap(), TcpListener::bind((listen, 53)).unwrap()));
+        let (udp, tcp, stranger) = space.within(move || {
+            let udp = |port| UdpSocket::bind((listen, port)).unwrap();
+            (udp(53), TcpListener::bind((listen, 53)).unwrap(), udp(0))
+        });
         let questions = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&questions);
         std::thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok((length, client)) = udp.recv_from(&mut buffer) {
-                count.fetch_add(1, Ordering::SeqCst);
-                if let Some(answer) = answer(&buffer[..length], address, false) {
+                let number = count.fetch_add(1, Ordering::SeqCst);
+                let query = &buffer[..length];
+                if first_label(query) == b"lossy" && number == 0 {
+                    continue;
+                }
+                if first_label(query) == b"forged" {
+                    for forgery in forgeries(query) {
+                        udp.send_to(&forgery, client).unwrap();
+                    }
+                    stranger.send_to(&answer(query, FORGED, false).unwrap(), client).unwrap();
+                }
+                if let Some(answer) = answer(query, address, false) {
                     udp.send_to(&answer, client).unwrap();
                 }
             }
@@ -213,15 +226,30 @@ impl Upstream {
     }
 }
 
+/// What a forger would have clients believe.
+const FORGED: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 66);
+
+/// To another id, and to another question.
+fn forgeries(query: &[u8]) -> [Vec<u8>; 2] {
+    let mut other_id = query.to_vec();
+    other_id[1] ^= 1;
+    let mut other_name = query.to_vec();
+    other_name[13] ^= 1;
+    [other_id, other_name].map(|query| answer(&query, FORGED, false).unwrap())
+}
+
+fn first_label(query: &[u8]) -> &[u8] {
+    &query[13..13 + usize::from(query[12])]
+}
+
 /// `truncated.…` is cut over UDP, `trouble.…` fails, `silent.…` has no answer.
 fn answer(query: &[u8], address: Ipv4Addr, is_tcp: bool) -> Option<Vec<u8>> {
     let name_length = query[12..].iter().position(|b| *b == 0).unwrap();
-    let first = &query[13..13 + usize::from(query[12])];
     let mut answer = query[..12 + name_length + 5].to_vec();
     answer[2] = 0x81;
     answer[3] = 0x80;
     answer[6..12].copy_from_slice(&[0; 6]);
-    match first {
+    match first_label(query) {
         b"silent" => return None,
         b"trouble" => answer[3] |= 2,
         b"truncated" if !is_tcp => answer[2] |= 2,
@@ -242,9 +270,13 @@ pub fn sandbox(task: u128, space: &Namespace) -> SandboxDns {
         netns: space.path(),
         networks: vec![FRONT],
         names: vec!["myself".into()],
-        addresses: vec![Ipv4Addr::new(10, 0, 1, 99)],
+        addresses: vec![[10, 0, 1, 99].into(), ip("fd00::99")],
         ..SandboxDns::default()
     }
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
 }
 
 /// `web` with a VIP and two tasks, `rr` with dnsrr and 40.
@@ -252,13 +284,13 @@ pub fn table(sandboxes: Vec<SandboxDns>) -> NetdTable {
     let task = |name: &str, slot: u8, last: u8| TaskNames {
         name: format!("{name}.{slot}.id"),
         others: vec![format!("{name}-container-{slot}")],
-        address: Ipv4Addr::new(10, 0, 1, last),
+        addresses: vec![[10, 0, 1, last].into(), ip(&format!("fd00::{last}"))],
         ready: true,
     };
     let web = ServiceNames {
         name: "web".into(),
         aliases: vec!["site".into()],
-        vip: Some(Ipv4Addr::new(10, 0, 1, 2)),
+        vips: vec![[10, 0, 1, 2].into(), ip("fd00::2")],
         tasks: vec![task("web", 1, 11), task("web", 2, 12)],
     };
     let rr = ServiceNames {
@@ -269,7 +301,7 @@ pub fn table(sandboxes: Vec<SandboxDns>) -> NetdTable {
     let front = NetworkNames {
         id: FRONT,
         name: "front".into(),
-        subnets: vec!["10.0.1.0/24".parse().unwrap()],
+        subnets: vec!["10.0.1.0/24".parse().unwrap(), "fd00::/64".parse().unwrap()],
         services: vec![web, rr],
     };
     NetdTable { version: 1, sandboxes, networks: vec![front], published: Vec::new() }

@@ -1,8 +1,10 @@
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use rswarm_types::spec::{NetworkAttachment, PublishMode, ServiceSpec};
 
 use rswarm_types::NetworkId;
+use rswarm_types::network::Addresses;
 use rswarm_types::task::Attachment;
 
 use super::*;
@@ -112,7 +114,11 @@ fn a_stop_waits_for_load_balancers_then_for_the_container_then_no_longer() {
             let addresses = Ipv4Addr::new(10, 0, 1, 2).into();
             Attachment { network: NetworkId(*id), addresses, aliases: Vec::new() }
         };
-        AssignedTask { attachments: networks.iter().map(attachment).collect(), ingress: Addresses::default(), ..stopping(7) }
+        AssignedTask {
+            attachments: networks.iter().map(attachment).collect(),
+            ingress: Addresses::default(),
+            ..stopping(7)
+        }
     };
     let heard = |at: u64| Local { stop_heard_ms: Some(at), ..up(TaskState::Running) };
     let sent = |at: u64| Local { stop_sent_ms: Some(at), ..heard(NOW - 90_000) };

@@ -19,6 +19,7 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("leader", &["docker", "etcd"]),
     ("node", &["docker"]),
     ("writes", &["etcd"]),
+    ("dns", &["dnsmasq"]),
     ("scheduler", &[]),
 ];
 

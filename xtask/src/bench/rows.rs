@@ -47,4 +47,12 @@ pub const ROWS: &[Row] = &[
     row("raft-1", "raft alone, 3 members in a process, 1 client", "", &[]),
     row("raft-64", "raft alone, 64 clients", "", &[]),
     against_disk("raft-256", "raft alone, 256 clients"),
+    row("dns-known-1", "dns: a service's name, 1 client", "", &[]),
+    row("dns-known-1-rate", "dns: a service's name, 1 client", "", &[]),
+    row("dns-known-8", "dns: a service's name, 8 clients", "", &[]),
+    row("dns-known-8-rate", "dns: a service's name, 8 clients", ">= 10,000 /s", &[]),
+    row("dns-outside-1", "dns: a name outside, 1 client", "", &[]),
+    row("dns-outside-1-rate", "dns: a name outside, 1 client", "", &[]),
+    row("dns-outside-8", "dns: a name outside, 8 clients", "", &[]),
+    row("dns-outside-8-rate", "dns: a name outside, 8 clients", ">= 10,000 /s", &[]),
 ];

@@ -8,6 +8,7 @@
 mod containers;
 mod create;
 mod disk;
+mod dns;
 mod docker;
 mod etcd;
 mod failover;
@@ -33,9 +34,9 @@ const OURS: &str = "rswarm";
 #[derive(Parser)]
 #[command(name = "bench")]
 struct Arguments {
-    /// create, leader, node, writes, containers or disk
+    /// create, leader, node, writes, containers, dns or disk
     row: String,
-    /// Whom to measure: rswarm, docker, etcd, runc or crun, as far as the row knows them
+    /// Whom to measure: rswarm, docker, etcd, runc, crun or dnsmasq, as far as the row knows them
     who: String,
 }
 
@@ -63,6 +64,8 @@ fn run(row: &str, who: &str) -> Result<()> {
         ("writes", "etcd") => Etcd::new()?.writes(),
         ("containers", "rswarm") => containers::ours(),
         ("containers", "runc" | "crun") => containers::theirs(who),
+        ("dns", "rswarm") => dns::ours(),
+        ("dns", "dnsmasq") => dns::dnsmasq(),
         ("disk", _) => disk::run(),
         _ => bail!("nothing is measured for row {row:?} of {who:?}"),
     }
