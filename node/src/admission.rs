@@ -115,8 +115,12 @@ pub async fn join(address: SocketAddr, given: &str, availability: Availability) 
     token::check_root(given, &root)?;
     let request = ca::request()?;
     let mut manager = CaClient::new(anonymous_channel(address, &root)?);
-    let message =
-        pb::IssueCertificateRequest { csr: request.csr, token: given.to_owned(), availability: availability.to_pb() };
+    let message = pb::IssueCertificateRequest {
+        csr: request.csr,
+        token: given.to_owned(),
+        availability: availability.to_pb(),
+        ..Default::default()
+    };
     let issued = within(address, manager.issue_certificate(message)).await?;
     admitted(address, issued, root, request.key)
 }
