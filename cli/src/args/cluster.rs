@@ -23,10 +23,11 @@ pub struct Init {
     /// UDP port of overlay networks, 1024-49151; it cannot be changed later
     #[arg(long, value_name = "PORT", default_value_t = 0, hide_default_value = true)]
     pub data_path_port: u32,
-    /// Pool that networks without --subnet are cut from; may be repeated [default: 10.0.0.0/8]
+    /// Pool that networks without --subnet are cut from, of IPv4 or IPv6; may be repeated [default: 10.0.0.0/8, and a
+    /// local IPv6 prefix of the cluster's own]
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     pub default_addr_pool: Vec<String>,
-    /// Prefix length of a cut
+    /// Prefix length of a cut of an IPv4 pool; those of IPv6 have 64
     #[arg(long, value_name = "BITS", default_value_t = 24)]
     pub default_addr_pool_mask_length: u32,
     /// Life of node certificates, at least 1h
@@ -51,10 +52,11 @@ pub struct Addresses {
     /// Address that the other nodes reach this one at; needed where there are several
     #[arg(long, value_name = "IP|INTERFACE[:PORT]", default_value = "", hide_default_value = true)]
     pub advertise_addr: String,
-    /// Address that this node listens on as a manager
-    #[arg(long, value_name = "IP|INTERFACE[:PORT]", default_value = "0.0.0.0:2377")]
+    /// Address that this node listens on as a manager [default: port 2377 of every address]
+    #[arg(long, value_name = "IP|INTERFACE[:PORT]", default_value = "", hide_default_value = true)]
     pub listen_addr: String,
-    /// Address or interface of the traffic between containers [default: the advertised one]
+    /// Address or interface of the traffic between containers, IPv4 on all nodes or IPv6 on all [default: the
+    /// advertised one]
     #[arg(long, value_name = "IP|INTERFACE", default_value = "", hide_default_value = true)]
     pub data_path_addr: String,
     /// active, pause (no new tasks) or drain (no tasks)

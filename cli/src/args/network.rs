@@ -16,25 +16,31 @@ pub enum Network {
 }
 
 later!(LaterCreate {
-    "aux-address" = VALUE, "config-from" = VALUE, "config-only", "ipam-opt" = VALUE, "ipv6",
+    "config-from" = VALUE, "config-only", "ipam-opt" = VALUE,
 });
 
 /// Create a network
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  rswarm network create --driver overlay --subnet 10.9.0.0/24 backend")]
+#[command(after_help = "Example:\n  rswarm network create --driver overlay --ipv6 --subnet 10.9.0.0/24 backend")]
 pub struct Create {
     /// Driver; overlay is the one that can be created
     #[arg(long, short, value_name = "DRIVER", default_value = "bridge")]
     pub driver: String,
-    /// Address range of the network; may be repeated
+    /// Address range of the network, of IPv4 or IPv6; may be repeated [default: one of the cluster's pools]
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     pub subnet: Vec<String>,
-    /// Gateway of the subnet that holds it [default: the subnet's first address]
+    /// Gateway of the subnet that holds it; may be repeated [default: the subnet's first address]
     #[arg(long, value_name = "IP", value_delimiter = ',')]
     pub gateway: Vec<String>,
-    /// Part of a subnet that containers get addresses from
+    /// Part of a subnet that containers get addresses from; may be repeated
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     pub ip_range: Vec<String>,
+    /// Address of a machine of your own, which no container gets; may be repeated
+    #[arg(long, value_name = "NAME=IP", value_delimiter = ',')]
+    pub aux_address: Vec<String>,
+    /// Give containers IPv6 addresses too, from a --subnet or one that is chosen
+    #[arg(long)]
+    pub ipv6: bool,
     /// No way out of the network
     #[arg(long)]
     pub internal: bool,

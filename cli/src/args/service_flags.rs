@@ -11,9 +11,15 @@ pub struct SpecFlags {
     /// Drop a Linux capability, or ALL
     #[arg(long, value_name = "CAPABILITY")]
     pub cap_drop: Vec<String>,
+    /// none, or client-ip: connections of one client address go to one task, while the tasks are the same
+    #[arg(long, value_name = "AFFINITY")]
+    pub endpoint_affinity: Option<String>,
     /// vip (one address for the service) or dnsrr (the tasks' addresses)
     #[arg(long, value_name = "MODE")]
     pub endpoint_mode: Option<String>,
+    /// any, or local: new connections go to tasks on the node that they come to, if it has any
+    #[arg(long, value_name = "PREFERENCE")]
+    pub endpoint_prefer: Option<String>,
     /// Run this in place of the image's entrypoint
     #[arg(long, value_name = "COMMAND")]
     pub entrypoint: Option<String>,

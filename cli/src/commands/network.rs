@@ -3,7 +3,6 @@
 use rswarm_api::{Wire, pb};
 use rswarm_types::NetworkId;
 use rswarm_types::network::Network as NetworkNoun;
-use rswarm_types::spec::PortConfig;
 use rswarm_types::task::Task;
 
 use super::{networks, nodes, services};
@@ -67,23 +66,23 @@ async fn attached(client: &Client, network: &NetworkNoun) -> Result<Vec<Attached
     };
     let list = client.read(pb::ListTasksRequest::default(), async |mut c, r| c.list_tasks(r).await).await?;
     let tasks: Vec<Task> = Wire::from_pb(list.tasks)?;
-    let port = |port: &PortConfig| format!("{}:{}/{}", port.published, port.target, port.protocol);
     let mut all: Vec<Attached> = services(client)
         .await?
         .iter()
         .filter_map(|view| {
             let service = &view.service;
-            let vip = service.vips.iter().find(|vip| vip.network == network.id).map(|vip| vip.address.to_string());
+            let vip = service.vips.iter().find(|vip| vip.network == network.id);
+            let vip = vip.map(|vip| vip.addresses).unwrap_or_default();
             let own = tasks.iter().filter(|task| task.service == service.id && task.is_live());
             let there = own.filter_map(|task| {
                 let attachment = task.attachments.iter().find(|a| a.network == network.id)?;
-                Some((task.clone(), attachment.address.to_string(), address_of(task)))
+                Some((task.clone(), attachment.addresses, address_of(task)))
             });
             let tasks: Vec<_> = there.collect();
-            (vip.is_some() || !tasks.is_empty()).then(|| Attached {
+            (!vip.is_empty() || !tasks.is_empty()).then(|| Attached {
                 name: service.spec.name.clone(),
                 vip,
-                ports: service.ports.iter().map(port).collect(),
+                ports: service.ports.iter().map(ToString::to_string).collect(),
                 tasks,
             })
         })

@@ -38,6 +38,7 @@ fn ports(ports: &[PortConfig]) -> Json {
             .with("TargetPort", port.target)
             .with_some("PublishedPort", port.published)
             .with("PublishMode", port.mode.to_string())
+            .with_some("HostIP", port.address.map(|address| address.to_string()))
     })
 }
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use rswarm_types::network::Network;
-use rswarm_types::spec::NetworkDriver;
+use rswarm_types::network::{Addresses, Network, SubnetBlock};
+use rswarm_types::spec::{NetworkDriver, NetworkSpec};
 use rswarm_types::task::Task;
 
 use crate::human::rfc3339;
@@ -12,11 +12,11 @@ use crate::json::{Json, Object, list};
 /// A service on a network, for `--verbose`.
 pub struct Attached {
     pub name: String,
-    /// Its address there; none with dnsrr.
-    pub vip: Option<String>,
+    /// Its addresses there; none with dnsrr.
+    pub vip: Addresses,
     pub ports: Vec<String>,
     /// Its live tasks with their addresses there and their node's address.
-    pub tasks: Vec<(Task, String, String)>,
+    pub tasks: Vec<(Task, Addresses, String)>,
 }
 
 /// A network. `services` is given for `--verbose`.
@@ -27,6 +27,7 @@ pub fn network(network: &Network, services: Option<&[Attached]>) -> Json {
             .with("Subnet", block.subnet.to_string())
             .with_some("IPRange", (block.range != block.subnet).then(|| block.range.to_string()))
             .with("Gateway", block.gateway.to_string())
+            .with_some("AuxiliaryAddresses", &reserved(spec, block))
     });
     let mut options: BTreeMap<String, String> = spec.driver_opts.clone();
     if spec.driver == NetworkDriver::Overlay {
@@ -39,7 +40,7 @@ pub fn network(network: &Network, services: Option<&[Attached]>) -> Json {
         .with("Scope", "swarm")
         .with("Driver", spec.driver.to_string())
         .with("EnableIPv4", true)
-        .with("EnableIPv6", false)
+        .with("EnableIPv6", spec.has_ipv6())
         .with("IPAM", Object::new().with("Driver", "default").with("Options", Json::Null).with("Config", config))
         .with("Internal", spec.internal)
         .with("Attachable", spec.attachable)
@@ -58,14 +59,30 @@ pub fn network(network: &Network, services: Option<&[Attached]>) -> Json {
     }
 }
 
+/// The addresses of the block that the user keeps, by name.
+fn reserved(spec: &NetworkSpec, block: &SubnetBlock) -> BTreeMap<String, String> {
+    let named = spec.ipam.subnets.iter().find(|given| given.subnet == block.subnet);
+    let all = named.into_iter().flat_map(|given| &given.aux_addresses);
+    all.map(|(name, address)| (name.clone(), address.to_string())).collect()
+}
+
+/// Docker has room for one address; those of IPv6 have fields of their own.
 fn attached(service: &Attached) -> Object {
-    Object::new().with("VIP", service.vip.clone().unwrap_or_default()).with("Ports", &service.ports).with(
-        "Tasks",
-        list(&service.tasks, |(task, address, node)| {
-            Object::new()
-                .with("Name", task.name())
-                .with("EndpointIP", address)
-                .with("Info", Object::new().with("Host IP", node))
-        }),
-    )
+    let text = |address: Option<String>| address.unwrap_or_default();
+    let four = |of: &Addresses| text(of.v4.map(|address| address.to_string()));
+    let six = |of: &Addresses| text(of.v6.map(|address| address.to_string()));
+    Object::new()
+        .with("VIP", four(&service.vip))
+        .with_some("VIPv6", six(&service.vip))
+        .with("Ports", &service.ports)
+        .with(
+            "Tasks",
+            list(&service.tasks, |(task, addresses, node)| {
+                Object::new()
+                    .with("Name", task.name())
+                    .with("EndpointIP", four(addresses))
+                    .with_some("EndpointIPv6", six(addresses))
+                    .with("Info", Object::new().with("Host IP", node))
+            }),
+        )
 }

@@ -1,12 +1,13 @@
 //! `Service`.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use rswarm_types::NetworkId;
 use rswarm_types::limits::STOP_GRACE_MS;
 use rswarm_types::network::Network;
-use rswarm_types::service::{Service, UpdateStatus};
+use rswarm_types::service::{Service, UpdateStatus, VirtualIp};
 use rswarm_types::spec::{
     EndpointSpec, Placement, Resources, RestartPolicy, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig,
 };
@@ -24,18 +25,7 @@ pub fn service(service: &Service, networks: &Networks) -> Json {
     let endpoint = Object::new()
         .with("Spec", endpoint_spec(&service.spec.endpoint))
         .with_some("Ports", ports(&service.ports))
-        .with_some(
-            "VirtualIPs",
-            list(&service.vips, |vip| {
-                let block =
-                    networks.get(&vip.network).and_then(|n| n.blocks.iter().find(|b| b.subnet.contains(&vip.address)));
-                let addr = match block {
-                    Some(block) => format!("{}/{}", vip.address, block.subnet.prefix_len()),
-                    None => vip.address.to_string(),
-                };
-                Object::new().with("NetworkID", vip.network.to_string()).with("Addr", addr)
-            }),
-        );
+        .with_some("VirtualIPs", virtual_ips(&service.vips, networks));
     let shown = object(&service.id.to_string(), &service.meta)
         .with("Spec", spec(&service.spec))
         .with_some("PreviousSpec", service.previous.as_ref().map(|previous| spec(previous)))
@@ -47,6 +37,20 @@ pub fn service(service: &Service, networks: &Networks) -> Json {
         None => shown.with(&format!("_{key}"), Json::Null),
     });
     shown.into()
+}
+
+/// An entry for each family of each network.
+fn virtual_ips(vips: &[VirtualIp], networks: &Networks) -> Json {
+    let all: Vec<(NetworkId, IpAddr)> =
+        vips.iter().flat_map(|vip| vip.addresses.iter().map(|address| (vip.network, address))).collect();
+    list(&all, |(network, address)| {
+        let mut blocks = networks.get(network).into_iter().flat_map(|network| &network.blocks);
+        let addr = match blocks.find(|block| block.subnet.contains(address)) {
+            Some(block) => format!("{address}/{}", block.subnet.prefix_len()),
+            None => address.to_string(),
+        };
+        Object::new().with("NetworkID", network.to_string()).with("Addr", addr)
+    })
 }
 
 fn spec(spec: &ServiceSpec) -> Object {
@@ -147,7 +151,12 @@ fn update_config(config: &UpdateConfig) -> Object {
 }
 
 fn endpoint_spec(endpoint: &EndpointSpec) -> Object {
-    Object::new().with("Mode", endpoint.mode.to_string()).with_some("Ports", ports(&endpoint.ports))
+    let EndpointSpec { mode, balance, ports: published } = endpoint;
+    Object::new()
+        .with("Mode", mode.to_string())
+        .with_some("Affinity", balance.by_client.then(|| balance.affinity()))
+        .with_some("Prefer", balance.prefers_local.then(|| balance.prefer()))
+        .with_some("Ports", ports(published))
 }
 
 fn update_status(status: &UpdateStatus) -> Object {

@@ -1,5 +1,10 @@
+use std::net::Ipv6Addr;
+
 use rswarm_api::{Wire, pb};
-use rswarm_types::network::Network;
+use rswarm_types::network::{Addresses, Network};
+use rswarm_types::service::VirtualIp;
+use rswarm_types::spec::{Balance, SubnetSpec};
+use rswarm_types::task::Task;
 
 use super::*;
 use crate::trust::Trust;
@@ -26,12 +31,12 @@ fn golden_service() -> ServiceView {
         placement: Some(pb::Placement { constraints: vec!["node.role==worker".into()], ..Default::default() }),
         ..Default::default()
     };
-    let ports = vec![pb::PortConfig { protocol: 0, target: 80, published: 8080, mode: 0 }];
+    let ports = vec![pb::PortConfig { target: 80, published: 8080, ..Default::default() }];
     let spec = pb::ServiceSpec {
         name: "web".into(),
         task: Some(task),
         mode: Some(pb::ServiceMode { mode: Some(pb::service_mode::Mode::Replicated(pb::Replicated { replicas: 3 })) }),
-        endpoint: Some(pb::EndpointSpec { mode: 0, ports: ports.clone() }),
+        endpoint: Some(pb::EndpointSpec { ports: ports.clone(), ..Default::default() }),
         ..Default::default()
     };
     let service = pb::Service {
@@ -39,7 +44,7 @@ fn golden_service() -> ServiceView {
         meta: Some(pb::Meta { version: 12, created_at: 1_000, updated_at: 2_500 }),
         spec: Some(spec),
         ports,
-        vips: vec![pb::VirtualIp { network: id(9), address: u32::from_be_bytes([10, 0, 0, 2]) }],
+        vips: vec![VirtualIp { network: ingress().id, addresses: both(2) }.to_pb()],
         update: Some(pb::UpdateStatus {
             state: 1,
             message: "task web.1 failed".into(),
@@ -49,6 +54,12 @@ fn golden_service() -> ServiceView {
         ..Default::default()
     };
     ServiceView::read(pb::ServiceView { service: Some(service), running: 2, desired: 3, completed: 0 }).unwrap()
+}
+
+/// Addresses of the ingress network.
+fn both(last: u8) -> Addresses {
+    let six = Ipv6Addr::new(0xfd00, 7, 0, 0, 0, 0, 0, last.into());
+    Addresses { v4: Some([10, 0, 0, last].into()), v6: Some(six) }
 }
 
 fn ingress() -> Network {
@@ -62,11 +73,10 @@ fn ingress() -> Network {
             ..Default::default()
         }),
         vni: 4096,
-        blocks: vec![pb::SubnetBlock {
-            subnet: "10.0.0.0/24".into(),
-            gateway: u32::from_be_bytes([10, 0, 0, 1]),
-            range: "10.0.0.0/24".into(),
-        }],
+        blocks: vec![
+            pb::SubnetBlock { subnet: "10.0.0.0/24".into(), gateway: "10.0.0.1".into(), range: "10.0.0.0/24".into() },
+            pb::SubnetBlock { subnet: "fd00:7::/64".into(), gateway: "fd00:7::1".into(), range: "fd00:7::/112".into() },
+        ],
         removing: false,
     })
     .unwrap()
@@ -121,4 +131,40 @@ fn a_node_has_dockers_shape() {
 fn a_network_has_dockers_shape() {
     let shown = network(&ingress(), None).pretty();
     assert_eq!(shown, include_str!("../../tests/golden/network.json").trim_end());
+}
+
+#[test]
+fn what_docker_has_no_field_for_has_one_beside_its_own() {
+    let mut view = golden_service();
+    let spec = std::sync::Arc::make_mut(&mut view.service.spec);
+    spec.endpoint.balance = Balance { by_client: true, prefers_local: true };
+    spec.endpoint.ports[0].address = Some([127, 0, 0, 1].into());
+    let json = service(&view.service, &Networks::new());
+    let text = |template| crate::inspect::text(vec![json.clone()], Some(template)).unwrap();
+    assert_eq!(text("{{.Spec.EndpointSpec.Affinity}} {{.Spec.EndpointSpec.Prefer}}"), "client-ip local\n");
+    assert_eq!(text("{{range .Spec.EndpointSpec.Ports}}{{.HostIP}}{{end}}"), "127.0.0.1\n");
+    assert_eq!(
+        text("{{range .Endpoint.VirtualIPs}}{{.Addr}} {{end}}"),
+        "10.0.0.2 fd00:7::2 \n",
+        "without the network's prefix lengths"
+    );
+}
+
+#[test]
+fn a_network_shows_what_is_reserved_in_it_and_who_is_on_it() {
+    let mut network = ingress();
+    let mut named = SubnetSpec::from(network.blocks[1].subnet);
+    named.aux_addresses.insert("router".into(), Ipv6Addr::new(0xfd00, 7, 0, 0, 0, 0, 0, 9).into());
+    network.spec.ipam.subnets = vec![named];
+    let attached = super::Attached {
+        name: "web".into(),
+        vip: both(2),
+        ports: vec!["[::1]:8080:80/tcp".into()],
+        tasks: vec![(Task::default(), both(3), "10.99.0.1".into())],
+    };
+    let json = super::network(&network, Some(&[attached]));
+    let text = |template| crate::inspect::text(vec![json.clone()], Some(template)).unwrap();
+    assert_eq!(text("{{range .IPAM.Config}}{{with .AuxiliaryAddresses}}{{.router}}{{end}},{{end}}"), ",fd00:7::9,\n");
+    assert_eq!(text("{{.Services.web.VIP}} {{.Services.web.VIPv6}}"), "10.0.0.2 fd00:7::2\n");
+    assert_eq!(text("{{range .Services.web.Tasks}}{{.EndpointIP}} {{.EndpointIPv6}}{{end}}"), "10.0.0.3 fd00:7::3\n");
 }

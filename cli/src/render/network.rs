@@ -74,7 +74,7 @@ fn record(network: &Network, no_trunc: bool) -> Object {
         .with("Driver", spec.driver.to_string())
         .with("Scope", "swarm")
         .with("IPv4", "true")
-        .with("IPv6", "false")
+        .with("IPv6", spec.has_ipv6().to_string())
         .with("Internal", spec.internal.to_string())
         .with("Labels", labels_text(&spec.labels))
         .with("CreatedAt", listed_time(network.meta.created_at))

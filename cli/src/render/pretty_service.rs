@@ -72,11 +72,21 @@ pub fn text(view: &ServiceView, networks: &Networks, now: TimestampMs) -> String
         .collect();
     page.some("Networks:", names.join(" "));
     page.line("Endpoint Mode:", spec.endpoint.mode);
+    let balance = spec.endpoint.balance;
+    if balance.by_client {
+        page.line(" Affinity:", balance.affinity());
+    }
+    if balance.prefers_local {
+        page.line(" Prefer:", balance.prefer());
+    }
     if !service.ports.is_empty() {
         page.line("Ports:", "");
     }
     for port in &service.ports {
         page.line(" PublishedPort", format!("= {}", port.published));
+        if let Some(address) = port.address {
+            page.line("  HostIP", format!("= {address}"));
+        }
         page.line("  Protocol", format!("= {}", port.protocol));
         page.line("  TargetPort", format!("= {}", port.target));
         page.line("  PublishMode", format!("= {}", port.mode));

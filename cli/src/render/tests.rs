@@ -109,7 +109,7 @@ fn service(number: u8, name: &str, change: impl Fn(&mut pb::Service)) -> Service
         id: id(number),
         meta: Some(pb::Meta::default()),
         spec: Some(spec(name)),
-        ports: vec![pb::PortConfig { protocol: 0, target: 80, published: 8080, mode: 0 }],
+        ports: vec![pb::PortConfig { target: 80, published: 8080, ..Default::default() }],
         ..Default::default()
     };
     change(&mut service);
@@ -225,14 +225,23 @@ fn tasks_are_filtered() {
 
 #[test]
 fn neighbouring_ports_are_one_range() {
-    let port =
-        |target, published| PortConfig { protocol: Protocol::Tcp, target, published, mode: PublishMode::Ingress };
+    let port = |target, published| PortConfig { target, published, ..PortConfig::default() };
     assert_eq!(
         ports(&[port(81, 8081), port(80, 8080), port(443, 8443)], None),
         "*:8080-8081->80-81/tcp, *:8443->443/tcp"
     );
     assert_eq!(ports(&[port(80, 0)], None), "", "a port that has no number yet");
     assert_eq!(ports(&[port(80, 1)], Some(PublishMode::Host)), "");
+    let on = |address: &str, port| PortConfig { address: address.parse().ok(), ..port };
+    assert_eq!(
+        ports(&[on("::1", port(80, 8080)), on("127.0.0.1", port(81, 8081)), port(80, 8080)], None),
+        "*:8080->80/tcp, 127.0.0.1:8081->81/tcp, [::1]:8080->80/tcp"
+    );
+    assert_eq!(
+        ports(&[on("127.0.0.1", port(80, 8080)), on("127.0.0.1", port(81, 8081)), on("::1", port(82, 8082))], None),
+        "127.0.0.1:8080-8081->80-81/tcp, [::1]:8082->82/tcp"
+    );
+    assert_eq!(ports(&[PortConfig { protocol: Protocol::Sctp, ..port(9, 90) }], None), "*:90->9/sctp");
 }
 
 #[test]
@@ -318,7 +327,7 @@ fn containers_tell_mounts_networks_and_size_and_are_filtered_by_them() {
         created_at: 995_000,
         mounts: vec![mount(0, "a-volume-of-long-name", "/data"), mount(1, "/srv", "/srv"), mount(2, "", "/tmp")],
         networks: vec!["back".into(), "ingress".into()],
-        ports: vec![pb::PortConfig { protocol: 0, target: 80, published: 8080, mode: 0 }],
+        ports: vec![pb::PortConfig { target: 80, published: 8080, ..Default::default() }],
         size_written: 2,
         size_whole: 187_400_002,
         ..Default::default()

@@ -1,6 +1,6 @@
 //! `init` to the cluster's settings.
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use rswarm_types::parse::parse_duration;
 use rswarm_types::spec::{Availability, ClusterSpec};
 use rswarm_types::{limits, validate};
@@ -35,16 +35,19 @@ pub fn cluster_spec(args: &Init) -> Result<(ClusterSpec, Availability)> {
     }
     let mut pools = Vec::new();
     for text in &args.default_addr_pool {
-        match text.parse::<Ipv4Net>() {
+        match text.parse::<IpNet>() {
             Ok(pool) => pools.push(pool),
             Err(_) => problems.add(
                 "--default-addr-pool",
-                format!("\"{text}\": not an IPv4 subnet\n       allowed: ADDRESS/LENGTH, e.g. 10.0.0.0/8"),
+                format!("\"{text}\": not a subnet\n       allowed: ADDRESS/LENGTH, e.g. 10.0.0.0/8 or fd00:5::/48"),
             ),
         }
     }
-    if !pools.is_empty() {
+    if pools.iter().any(|pool| pool.addr().is_ipv4()) {
         spec.address_pools = pools;
+    } else {
+        // Those of IPv4 stay as they are where only others are given.
+        spec.address_pools.extend(pools);
     }
     if let Some(expiry) = problems.read("--cert-expiry", Some(&args.cert_expiry), parse_duration) {
         spec.cert_expiry = expiry;

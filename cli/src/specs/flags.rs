@@ -1,5 +1,6 @@
 //! The flags that create and update share, each to its field.
 
+use rswarm_types::parse::choice::{AffinityWord, PreferWord};
 use rswarm_types::parse::{parse_bytes, parse_cpus, parse_duration, parse_label, parse_user, split_words};
 use rswarm_types::spec::{Healthcheck, LogDriver, ServiceMode, ServiceSpec, UpdateConfig};
 
@@ -36,6 +37,10 @@ pub fn apply(flags: &SpecFlags, spec: &mut ServiceSpec, problems: &mut Problems)
     set!(task.placement.max_replicas_per_node, flags.replicas_max_per_node);
     log_driver(flags, spec, problems);
     set!(spec.endpoint.mode, problems.read("--endpoint-mode", flags.endpoint_mode.as_ref(), choice));
+    let affinity = problems.read("--endpoint-affinity", flags.endpoint_affinity.as_ref(), choice::<AffinityWord>);
+    set!(spec.endpoint.balance.by_client, affinity.map(|word| word == AffinityWord::ClientIp));
+    let prefer = problems.read("--endpoint-prefer", flags.endpoint_prefer.as_ref(), choice::<PreferWord>);
+    set!(spec.endpoint.balance.prefers_local, prefer.map(|word| word == PreferWord::Local));
     if let Some(wanted) = flags.replicas {
         match &mut spec.mode {
             ServiceMode::Replicated { replicas } => *replicas = wanted,

@@ -1,12 +1,14 @@
 //! `network create` to a spec.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
+use rswarm_types::parse::{ParseError, parse_label};
 use rswarm_types::spec::{Ipam, NetworkDriver, NetworkSpec, SubnetSpec};
 use rswarm_types::validate;
 
 use super::Problems;
+use super::create::address;
 use crate::args::network::Create;
 use crate::errors::Result;
 
@@ -39,6 +41,7 @@ pub fn network_spec(args: &Create) -> Result<NetworkSpec> {
         driver: NetworkDriver::Overlay,
         driver_opts: problems.labels("--opt", &args.opt),
         ipam: Ipam { subnets: subnets(args, &mut problems) },
+        ipv6: args.ipv6,
         internal: args.internal,
         attachable: args.attachable,
         ingress: args.ingress,
@@ -48,48 +51,48 @@ pub fn network_spec(args: &Create) -> Result<NetworkSpec> {
     Ok(spec)
 }
 
-/// Each gateway and range goes to the subnet that holds it.
+/// Each gateway, range and reserved address goes to the subnet that holds it.
 fn subnets(args: &Create, problems: &mut Problems) -> Vec<SubnetSpec> {
-    let mut subnets: Vec<SubnetSpec> = args
-        .subnet
-        .iter()
-        .filter_map(|text| net("--subnet", text, problems))
-        .map(|subnet| SubnetSpec { subnet: subnet.trunc(), gateway: None, range: None })
-        .collect();
-    for text in &args.gateway {
-        let Ok(gateway) = text.parse::<Ipv4Addr>() else {
-            problems.add("--gateway", format!("\"{text}\": not an IPv4 address{}", ipv6_note(text)));
-            continue;
-        };
+    let mut subnets: Vec<SubnetSpec> =
+        problems.each("--subnet", &args.subnet, net).into_iter().map(|subnet| subnet.trunc().into()).collect();
+    for gateway in problems.each("--gateway", &args.gateway, address) {
         match subnets.iter_mut().find(|s| s.subnet.contains(&gateway)) {
             Some(subnet) if subnet.gateway.is_none() => subnet.gateway = Some(gateway),
-            Some(_) => problems.add("--gateway", format!("\"{text}\": its subnet has a gateway already")),
-            None => problems.add("--gateway", format!("\"{text}\": no --subnet holds it")),
+            Some(_) => problems.add("--gateway", format!("\"{gateway}\": its subnet has a gateway already")),
+            None => problems.add("--gateway", format!("\"{gateway}\": no --subnet holds it")),
         }
     }
-    for text in &args.ip_range {
-        let Some(range) = net("--ip-range", text, problems) else { continue };
+    for range in problems.each("--ip-range", &args.ip_range, net) {
         match subnets.iter_mut().find(|s| s.subnet.contains(&range)) {
             Some(subnet) if subnet.range.is_none() => subnet.range = Some(range.trunc()),
-            Some(_) => problems.add("--ip-range", format!("\"{text}\": its subnet has a range already")),
-            None => problems.add("--ip-range", format!("\"{text}\": no --subnet holds it")),
+            Some(_) => problems.add("--ip-range", format!("\"{range}\": its subnet has a range already")),
+            None => problems.add("--ip-range", format!("\"{range}\": no --subnet holds it")),
+        }
+    }
+    for (name, reserved) in problems.each("--aux-address", &args.aux_address, named_address) {
+        match subnets.iter_mut().find(|s| s.subnet.contains(&reserved)) {
+            // The same name may stand in several subnets.
+            Some(subnet) => {
+                if subnet.aux_addresses.insert(name.clone(), reserved).is_some() {
+                    problems
+                        .add("--aux-address", format!("\"{name}\": its subnet has an address of this name already"));
+                }
+            }
+            None => problems.add("--aux-address", format!("\"{name}={reserved}\": no --subnet holds it")),
         }
     }
     subnets
 }
 
-fn net(flag: &str, text: &str, problems: &mut Problems) -> Option<Ipv4Net> {
-    let net = text.parse().ok();
-    if net.is_none() {
-        let note = ipv6_note(text);
-        problems.add(
-            flag,
-            format!("\"{text}\": not an IPv4 subnet{note}\n       allowed: ADDRESS/LENGTH, e.g. 10.9.0.0/24"),
-        );
-    }
-    net
+fn net(text: &str) -> std::result::Result<IpNet, ParseError> {
+    text.parse().map_err(|_| ParseError::new(text, "not a subnet", "ADDRESS/LENGTH, e.g. 10.9.0.0/24 or fd00:9::/64"))
 }
 
-fn ipv6_note(text: &str) -> &'static str {
-    if text.contains(':') { "; IPv6 is not built yet" } else { "" }
+/// `NAME=IP`.
+fn named_address(text: &str) -> std::result::Result<(String, IpAddr), ParseError> {
+    let (name, value) = parse_label(text)?;
+    match value.parse() {
+        Ok(address) => Ok((name, address)),
+        Err(_) => Err(ParseError::new(text, format!("address is \"{value}\""), "NAME=IP, e.g. router=10.9.0.5")),
+    }
 }

@@ -72,7 +72,7 @@ fn flags_go_to_their_fields() {
         (spec.task.networks[0].target.as_str(), &spec.task.networks[0].aliases[..]),
         ("back", &["db".to_owned()][..])
     );
-    let port = |protocol, target, published, mode| PortConfig { protocol, target, published, mode };
+    let port = |protocol, target, published, mode| PortConfig { protocol, target, published, mode, address: None };
     assert_eq!(
         spec.endpoint.ports,
         [port(Protocol::Tcp, 80, 8080, PublishMode::Ingress), port(Protocol::Udp, 53, 53, PublishMode::Host)]
@@ -144,7 +144,7 @@ fn all_problems_of_a_command_line_come_at_once_and_name_flag_value_and_what_is_a
     let error = create("-p 8080:99999 --mount type=npipe,dst=/a --limit-memory lots --env-file none --mode x nginx");
     let text = error.unwrap_err().report();
     for part in [
-        "error: invalid --publish \"8080:99999\": target port is \"99999\"\n       allowed: [PUBLISHED:]TARGET",
+        "error: invalid --publish \"8080:99999\": target port is \"99999\"\n       allowed: [[HOST_IP:][PUBLISHED]:]TARGET",
         "invalid --mount",
         "npipe is not built yet",
         "invalid --limit-memory \"lots\"",
@@ -194,7 +194,6 @@ fn what_docker_has_and_we_have_not_is_refused_by_name() {
         ("--rollback-failure-action continue nginx", "continue is not built yet"),
         ("--update-max-failure-ratio 0.1 nginx", "--update-max-failure-ratio other than 0 is not built yet"),
         ("--secret s nginx", "--secret is not built yet"),
-        ("-p 53:53/sctp nginx", "sctp is not built yet"),
         ("--network name=a,ip=10.0.0.1 nginx", "ip is not built yet"),
     ] {
         let error = create(flags).unwrap_err();
@@ -252,6 +251,42 @@ fn updates_add_replace_and_remove() {
 }
 
 #[test]
+fn ports_of_one_address_are_added_beside_others_and_stand_in_for_all_addresses() {
+    let texts = |spec: &ServiceSpec| spec.endpoint.ports.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let old = created("-p 127.0.0.1:8080:80 -p [::1]:9090:90/sctp");
+    assert_eq!(texts(&old), ["127.0.0.1:8080:80/tcp", "[::1]:9090:90/sctp"]);
+    let both = update(&old, "--publish-add [::1]:8080:80").unwrap();
+    assert_eq!(texts(&both), ["127.0.0.1:8080:80/tcp", "[::1]:9090:90/sctp", "[::1]:8080:80/tcp"]);
+    let all = update(&both, "--publish-add 8080:80 --publish-rm 90/sctp").unwrap();
+    assert_eq!(texts(&all), ["8080:80/tcp"]);
+    let one = update(&all, "--publish-add 127.0.0.1:8080:80").unwrap();
+    assert_eq!(texts(&one), ["127.0.0.1:8080:80/tcp"]);
+    let error = update(&one, "--publish-add [::]:8080:81").unwrap_err().to_string();
+    assert!(error.contains("the service publishes the port twice, also as 127.0.0.1:8080:80/tcp"), "{error}");
+}
+
+#[test]
+fn balance_is_set_word_by_word() {
+    let balance = |by_client, prefers_local| Balance { by_client, prefers_local };
+    let spec = created("--endpoint-affinity client-ip");
+    assert_eq!(spec.endpoint.balance, balance(true, false));
+    let spec = update(&spec, "--endpoint-prefer local").unwrap();
+    assert_eq!(spec.endpoint.balance, balance(true, true));
+    let spec = update(&spec, "--endpoint-affinity none").unwrap();
+    assert_eq!(spec.endpoint.balance, balance(false, true));
+    let spec = update(&spec, "--endpoint-prefer any").unwrap();
+    assert_eq!(spec.endpoint.balance, balance(false, false));
+    for (flags, part) in [
+        ("--endpoint-affinity cookie nginx", "invalid --endpoint-affinity \"cookie\": unknown endpoint affinity"),
+        ("--endpoint-prefer near nginx", "allowed: any, local"),
+        ("--endpoint-mode dnsrr --endpoint-prefer local nginx", "invalid endpoint-prefer: with endpoint-mode dnsrr"),
+    ] {
+        let error = create(flags).unwrap_err().to_string();
+        assert!(error.contains(part), "{flags}: {error}");
+    }
+}
+
+#[test]
 fn privileges_are_withheld_and_given_back() {
     let spec = created("--no-new-privileges");
     assert!(spec.task.container.privileges.no_new_privileges);
@@ -295,12 +330,37 @@ fn networks_are_read_with_gateways_and_ranges_in_their_subnets() {
     .unwrap();
     assert_eq!(spec.ipam.subnets[1].gateway.unwrap().to_string(), "10.2.0.254");
     assert_eq!(spec.ipam.subnets[0].range.unwrap().to_string(), "10.1.0.128/25");
-    assert!(spec.internal && spec.attachable && !spec.ingress);
+    assert!(spec.internal && spec.attachable && !spec.ingress && !spec.ipv6);
+    let spec = network(
+        "-d overlay --ipv6 --subnet 10.1.0.0/24 --subnet fd00:1::/64 --subnet fd00:2::/64 --gateway fd00:2::9 \
+         --ip-range fd00:1::5:0/112 --aux-address router=fd00:1::7 --aux-address router=10.1.0.7,dns=10.1.0.8 net",
+    )
+    .unwrap();
+    let [four, one, two] = &spec.ipam.subnets[..] else { panic!("{spec:?}") };
+    assert!(spec.ipv6 && one.gateway.is_none() && two.range.is_none());
+    assert_eq!(two.gateway.unwrap().to_string(), "fd00:2::9");
+    assert_eq!(one.range.unwrap().to_string(), "fd00:1::5:0/112");
+    assert_eq!(one.aux_addresses["router"].to_string(), "fd00:1::7");
+    assert_eq!(four.aux_addresses.values().map(ToString::to_string).collect::<Vec<_>>(), ["10.1.0.8", "10.1.0.7"]);
     for (flags, part) in [
         ("net", "--driver overlay"),
         ("-d macvlan net", "only overlay"),
-        ("-d overlay --ipv6 net", "--ipv6 is not built yet"),
-        ("-d overlay --subnet fd00::/64 net", "IPv6 is not built yet"),
+        ("-d overlay --subnet fd00::/64 net", "invalid subnet: fd00::/64 is of IPv6"),
+        ("-d overlay --ipv6=false --subnet fd00::/64 net", "say --ipv6"),
+        ("-d overlay --ipv6 --subnet fd00::/120 net", "allowed are prefix lengths 48-112"),
+        ("-d overlay --subnet 10.0.0.1 net", "invalid --subnet \"10.0.0.1\": not a subnet"),
+        ("-d overlay --gateway x net", "invalid --gateway \"x\": not an address"),
+        ("-d overlay --ipv6 --subnet fd00::/64 --gateway fd00::1,fd00::2 net", "has a gateway already"),
+        ("-d overlay --subnet 10.0.0.0/24 --aux-address r=10.1.0.1 net", "\"r=10.1.0.1\": no --subnet holds it"),
+        ("-d overlay --subnet 10.0.0.0/24 --aux-address r=x net", "address is \"x\""),
+        (
+            "-d overlay --subnet 10.0.0.0/24 --aux-address r=10.0.0.1 net",
+            "invalid aux-address: r is 10.0.0.1, the gateway",
+        ),
+        (
+            "-d overlay --subnet 10.0.0.0/24 --aux-address r=10.0.0.5,r=10.0.0.6 net",
+            "has an address of this name already",
+        ),
         ("-d overlay --gateway 10.0.0.1 net", "no --subnet holds it"),
         ("-d overlay --scope local net", "--scope"),
         ("-d overlay --ipv4=false net", "--ipv4=false"),
@@ -325,7 +385,17 @@ fn init_reads_the_clusters_settings() {
     .unwrap();
     assert_eq!((spec.data_path_port, spec.subnet_bits, spec.task_history_limit), (7000, 26, -1));
     assert_eq!(spec.cert_expiry, Duration::from_secs(48 * 3600));
+    let pools = |flags: &str| {
+        let (spec, _) = init(flags).unwrap();
+        spec.address_pools.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(pools("--default-addr-pool fd00:5::/48"), ["10.0.0.0/8", "fd00:5::/48"], "that of IPv4 stays");
+    assert_eq!(
+        pools("--default-addr-pool fd00:5::/48,10.20.0.0/16 --default-addr-pool 10.30.0.0/16"),
+        ["fd00:5::/48", "10.20.0.0/16", "10.30.0.0/16"]
+    );
     for (flags, part) in [
+        ("--default-addr-pool fd00::/65", "fd00::/65 is smaller than one subnet of it, /64"),
         ("--cert-expiry 1m", "cert"),
         ("--default-addr-pool x", "--default-addr-pool \"x\""),
         ("--availability gone", "--availability \"gone\""),

@@ -7,7 +7,7 @@ use rswarm_types::parse::{
     ParseError, parse_env, parse_host, parse_mount, parse_network, parse_placement_pref, parse_publish, parse_ulimit,
     split_words,
 };
-use rswarm_types::spec::{HostEntry, PortConfig, Protocol, ServiceSpec};
+use rswarm_types::spec::{HostEntry, PortConfig, Protocol, ServiceSpec, share_address};
 use rswarm_types::validate;
 
 use super::create::{address, last_of_each};
@@ -156,14 +156,21 @@ fn ports(args: &Update, ports: &mut Vec<PortConfig>, problems: &mut Problems) {
         ports.retain(|port| (port.target, port.protocol) != (target, protocol));
     }
     for port in problems.each("--publish-add", &args.publish_add, parse_publish).concat() {
-        ports.retain(|old| (old.target, old.published, old.protocol) != (port.target, port.published, port.protocol));
+        ports.retain(|old| !is_replaced(old, &port));
         ports.push(port);
     }
 }
 
+/// Whether the new port stands in for the old one: the same target and number, where both could not be.
+fn is_replaced(old: &PortConfig, new: &PortConfig) -> bool {
+    let key = |port: &PortConfig| (port.target, port.published, port.protocol);
+    key(old) == key(new) && share_address(old.address, new.address)
+}
+
 /// `--publish-rm TARGET[/PROTOCOL]`; a published port before it is passed over, as by Docker.
 fn target_port(text: &str) -> std::result::Result<(u16, Protocol), ParseError> {
-    let error = |problem: String| ParseError::new(text, problem, "TARGET[/tcp|/udp] with a port 1-65535, e.g. 80");
+    let error =
+        |problem: String| ParseError::new(text, problem, "TARGET[/tcp|/udp|/sctp] with a port 1-65535, e.g. 80");
     let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let target = ports.rsplit(':').next().unwrap_or(ports);
     let port = target.parse().ok().filter(|port| *port > 0);
