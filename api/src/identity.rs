@@ -88,7 +88,12 @@ impl Peer {
             Some([leaf, ..]) => {
                 Identity::from_der(leaf).map(Self::Node).map_err(|e| tonic::Status::unauthenticated(e.to_string()))
             }
-            _ => Ok(Self::Anonymous(request.remote_addr().map(|a| a.ip()))),
+            _ => Ok(Self::Anonymous(source(request))),
         }
     }
+}
+
+/// Where a request comes from. What a socket of both families calls `::ffff:192.0.2.1` is `192.0.2.1`.
+pub fn source<T>(request: &tonic::Request<T>) -> Option<IpAddr> {
+    request.remote_addr().map(|address| address.ip().to_canonical())
 }

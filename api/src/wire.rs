@@ -4,12 +4,12 @@
 //! default.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use rswarm_types::{Bytes as Size, MemberId, NanoCpus, TimestampMs};
 
 /// A message that is not what this build understands.
@@ -132,6 +132,16 @@ impl Wire for Ipv4Addr {
     }
 }
 
+impl Wire for Ipv6Addr {
+    type Pb = bytes::Bytes;
+    fn to_pb(&self) -> bytes::Bytes {
+        bytes::Bytes::copy_from_slice(&self.octets())
+    }
+    fn from_pb(pb: bytes::Bytes) -> Result<Self, WireError> {
+        id_from(&pb, "IPv6 address").map(Self::from_bits)
+    }
+}
+
 macro_rules! text {
     ($($t:ty = $what:literal),*) => {$(
         impl Wire for $t {
@@ -143,7 +153,7 @@ macro_rules! text {
         }
     )*};
 }
-text!(IpAddr = "IP address", SocketAddr = "socket address", Ipv4Net = "IPv4 subnet");
+text!(IpAddr = "IP address", SocketAddr = "socket address", IpNet = "subnet");
 
 impl<T: Wire> Wire for Option<T> {
     type Pb = Option<T::Pb>;
@@ -172,6 +182,16 @@ impl Wire for BTreeMap<String, String> {
     }
     fn from_pb(pb: Self) -> Result<Self, WireError> {
         Ok(pb)
+    }
+}
+
+impl Wire for BTreeMap<String, IpAddr> {
+    type Pb = BTreeMap<String, String>;
+    fn to_pb(&self) -> Self::Pb {
+        self.iter().map(|(name, address)| (name.clone(), address.to_pb())).collect()
+    }
+    fn from_pb(pb: Self::Pb) -> Result<Self, WireError> {
+        pb.into_iter().map(|(name, address)| Ok((name, Wire::from_pb(address)?))).collect()
     }
 }
 

@@ -2,18 +2,24 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use prost::Message;
 use rswarm_api::{Wire, WireError, pb};
-use rswarm_types::command::{Body, Caller, Change, Command, NewTask, StackChange, StackService};
-use rswarm_types::node::{NodeDescription, NodeState};
-use rswarm_types::service::{RegistryAuth, UpdateState, UpdateStatus};
+use rswarm_types::assignment::{
+    AssignedNetwork, AssignedService, AssignedTask, Assignments, Endpoint, NodeOrders, Peer,
+};
+use rswarm_types::command::{Body, Caller, Change, Command, Cursor, NewTask, Record, StackChange, StackService};
+use rswarm_types::network::{Addresses, Network, SubnetBlock};
+use rswarm_types::node::{Node, NodeDescription, NodeState};
+use rswarm_types::service::{RegistryAuth, Service, UpdateState, UpdateStatus, VirtualIp};
 use rswarm_types::session::{CloseReason, Down, Leaving, Open, Settled, Up};
 use rswarm_types::spec::container::DnsConfig;
 use rswarm_types::spec::*;
-use rswarm_types::task::{Slot, TaskStatus};
+use rswarm_types::task::{Attachment, EndpointState, Slot, Task, TaskStatus};
 use rswarm_types::task_state::{DesiredState, TaskState};
 use rswarm_types::units::{Bytes, NanoCpus, TimestampMs};
 use rswarm_types::*;
@@ -102,7 +108,17 @@ fn full_spec() -> ServiceSpec {
         rollback: Some(UpdateConfig::default()),
         endpoint: EndpointSpec {
             mode: EndpointMode::DnsRr,
-            ports: vec![PortConfig { protocol: Protocol::Udp, target: 53, published: 5353, mode: PublishMode::Host }],
+            balance: Balance { by_client: true, prefers_local: false },
+            ports: vec![
+                PortConfig {
+                    protocol: Protocol::Udp,
+                    target: 53,
+                    published: 5353,
+                    mode: PublishMode::Host,
+                    address: Some(six(1)),
+                },
+                PortConfig { protocol: Protocol::Sctp, target: 9, ..PortConfig::default() },
+            ],
         },
     }
 }
@@ -130,7 +146,97 @@ fn command(body: Body) -> Command {
 fn a_spec_with_every_field_set_survives() {
     check(&full_spec());
     check(&ServiceSpec { mode: ServiceMode::Global, ..full_spec() });
+    check(&ServiceSpec { endpoint: EndpointSpec::default(), ..full_spec() });
+    check(&ServiceSpec {
+        endpoint: EndpointSpec {
+            balance: Balance { by_client: false, prefers_local: true },
+            ..EndpointSpec::default()
+        },
+        ..full_spec()
+    });
     check(&ClusterSpec::default());
+    check(&ClusterSpec { address_pools: vec![net("10.0.0.0/8"), net("fd00::/48")], ..ClusterSpec::default() });
+}
+
+fn six(last: u16) -> IpAddr {
+    [0xfd00, 0, 0, 0, 0, 0, 0, last].into()
+}
+
+fn net(text: &str) -> IpNet {
+    text.parse().unwrap()
+}
+
+fn both(last: u8) -> Addresses {
+    [six(last.into()), [10, 0, 0, last].into()].into_iter().collect()
+}
+
+fn network() -> NetworkSpec {
+    let named = SubnetSpec {
+        subnet: net("fd00::/64"),
+        gateway: Some(six(1)),
+        range: Some(net("fd00::/112")),
+        aux_addresses: [("router".to_owned(), six(9))].into(),
+    };
+    NetworkSpec {
+        name: "net".into(),
+        ipam: Ipam { subnets: vec![named, net("10.1.0.0/24").into()] },
+        ipv6: true,
+        attachable: true,
+        ..NetworkSpec::default()
+    }
+}
+
+#[test]
+fn what_has_addresses_of_either_family_or_both_survives() {
+    let block = |subnet: &str, gateway| SubnetBlock { subnet: net(subnet), gateway, range: net(subnet) };
+    let blocks = vec![block("10.1.0.0/24", [10, 1, 0, 1].into()), block("fd00::/64", six(1))];
+    check(&Record::Network(Box::new(Network { spec: network(), blocks: blocks.clone(), ..Network::default() })));
+    check(&Record::Cursor(Cursor {
+        addresses: vec![(NetworkId(1), [10, 0, 0, 9].into()), (NetworkId(1), six(9))],
+        ..Cursor::default()
+    }));
+    for addresses in [both(7), six(7).into(), Addresses::from(IpAddr::from([10, 0, 0, 7])), Addresses::default()] {
+        check(&Record::Node(Box::new(Node { ingress: addresses, ..Node::default() })));
+        let vips = vec![VirtualIp { network: NetworkId(1), addresses }];
+        check(&Record::Service(Box::new(Service { vips, ..Service::default() })));
+        let attachments = vec![Attachment { network: NetworkId(1), addresses, aliases: vec!["a".into()] }];
+        check(&Record::Task(Box::new(Task { attachments, ingress: addresses, ..Task::default() })));
+    }
+    check(&Assignments {
+        node: NodeOrders { ingress: both(3), ..NodeOrders::default() },
+        tasks: vec![AssignedTask {
+            attachments: vec![Attachment { network: NetworkId(1), addresses: both(4), aliases: vec![] }],
+            ingress: both(5),
+            ports: full_spec().endpoint.ports,
+            ..AssignedTask::default()
+        }],
+        networks: vec![AssignedNetwork { blocks, ..AssignedNetwork::default() }],
+        services: vec![AssignedService {
+            balance: Balance { by_client: true, prefers_local: true },
+            vips: vec![(NetworkId(1), both(6))],
+            ..AssignedService::default()
+        }],
+        endpoints: vec![Endpoint {
+            task: TaskId(1),
+            service: ServiceId(2),
+            node: NodeId(3),
+            node_number: 4,
+            slot: Slot::Number(5),
+            state: EndpointState::Ready,
+            addresses: vec![(NetworkId(1), six(4).into())],
+            ingress: both(5),
+        }],
+        peers: vec![Peer { id: NodeId(1), number: 1, address: six(2), is_up: true, ingress: both(3) }],
+        managers: vec!["[fd00::2]:2377".parse().unwrap()],
+        ..Assignments::default()
+    });
+}
+
+#[test]
+fn an_address_of_the_wrong_length_is_an_error() {
+    let mut task = Task { ingress: both(7), ..Task::default() }.to_pb();
+    task.ingress = Some(pb::Addresses { v4: None, v6: Some(vec![1, 2, 3].into()) });
+    assert!(matches!(Task::from_pb(task), Err(WireError::Unknown { what: "IPv6 address", .. })));
 }
 
 #[test]
@@ -139,6 +245,7 @@ fn commands_survive() {
     let auth = RegistryAuth("secret".into());
     let bodies = [
         Body::Tick,
+        Body::CreateNetwork { id: NetworkId(1), spec: network() },
         Body::CreateService { id: ServiceId(1), spec: Arc::clone(&spec), auth: auth.clone() },
         Body::UpdateService { id: ServiceId(1), version: 9, spec: Arc::clone(&spec), auth: None, rollback: true },
         Body::DeployStack(Box::new(StackChange {
@@ -207,7 +314,7 @@ fn an_unknown_body_is_an_error_and_never_skipped() {
     pb.body = Some(pb::Body { body: None });
     assert_eq!(Command::from_pb(pb), Err(WireError::Missing("Body.body")));
     let mut spec = full_spec().to_pb();
-    spec.endpoint = Some(pb::EndpointSpec { mode: 99, ports: vec![] });
+    spec.endpoint = Some(pb::EndpointSpec { mode: 99, ..Default::default() });
     assert!(matches!(ServiceSpec::from_pb(spec), Err(WireError::Unknown { .. })));
 }
 

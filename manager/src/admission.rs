@@ -7,12 +7,15 @@ use std::time::Duration;
 
 use rswarm_api::identity::Identity;
 use rswarm_types::command::{Answer, Body, Caller};
+use rswarm_types::node::Node;
 use rswarm_types::spec::{Availability, Role};
 use rswarm_types::{ClusterId, NodeId, Refusal, RequestId};
 use tokio::time::Instant;
 
+use crate::assign::data_path_address;
 use crate::ca::{self, CheckedRequest, Grant};
 use crate::consensus::Consensus;
+use crate::machine::Snapshot;
 use crate::token::{self, TokenError};
 
 /// Calls without a certificate, per source and second.
@@ -48,8 +51,8 @@ pub enum AdmissionError {
 /// Who asks for a certificate.
 #[derive(Clone, Copy, Debug)]
 pub enum Applicant<'a> {
-    /// A machine with a join token.
-    Joiner { token: &'a str, address: Option<IpAddr>, availability: Availability },
+    /// A machine with a join token. `address` is where it calls from, `data_path` what its VXLAN frames come from.
+    Joiner { token: &'a str, address: Option<IpAddr>, data_path: Option<IpAddr>, availability: Availability },
     /// A node with its present certificate.
     Member(Identity),
 }
@@ -65,8 +68,11 @@ pub async fn issue(consensus: &Consensus, csr: &str, applicant: Applicant<'_>) -
     }
     let request = ca::check_request(csr)?;
     match applicant {
-        Applicant::Joiner { token, address, availability } => {
+        Applicant::Joiner { token, address, data_path, availability } => {
             let role = role_of(consensus, token).await?;
+            if let Some(data_path) = data_path {
+                check_data_path(&consensus.local(), data_path)?;
+            }
             let body = Body::Admit {
                 node: NodeId(consensus.edge().random()),
                 role,
@@ -105,6 +111,21 @@ async fn role_of(consensus: &Consensus, given: &str) -> Result<Role, AdmissionEr
         (true, _) => Ok(Role::Worker),
         _ => Err(TokenError::WrongSecret.into()),
     }
+}
+
+/// Refuses a node that could not exchange VXLAN frames with the others.
+fn check_data_path(snapshot: &Snapshot, own: IpAddr) -> Result<(), Refusal> {
+    let talks_otherwise = |node: &&Arc<Node>| {
+        data_path_address(node).is_some_and(|address| address.to_canonical().is_ipv4() != own.is_ipv4())
+    };
+    let Some(other) = snapshot.state.nodes().find(talks_otherwise) else { return Ok(()) };
+    let (wanted, given) = if own.is_ipv4() { ("IPv6", "IPv4") } else { ("IPv4", "IPv6") };
+    let theirs = data_path_address(other).map_or_else(String::new, |address| address.to_string());
+    Err(Refusal::Conflict(format!(
+        "the containers of this node would talk by {own}, over {given}; those of the cluster talk over {wanted} \
+         ({} by {theirs})\n       give an address of {wanted}: --data-path-addr",
+        other.display_name(),
+    )))
 }
 
 /// Signs for the role that the state holds now, never for the one that the applicant names.

@@ -1,7 +1,7 @@
 //! What should be true on one node, computed from the replicated state. Pure.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use rswarm_store::State;
 use rswarm_types::assignment::*;
@@ -132,7 +132,8 @@ fn assigned_service(service: &Service, local: &BTreeSet<NetworkId>) -> AssignedS
         id: service.id,
         name: service.spec.name.clone(),
         mode: service.spec.endpoint.mode,
-        vips: service.vips.iter().filter(|v| local.contains(&v.network)).map(|v| (v.network, v.address)).collect(),
+        balance: service.spec.endpoint.balance,
+        vips: service.vips.iter().filter(|v| local.contains(&v.network)).map(|v| (v.network, v.addresses)).collect(),
         aliases: networks.collect(),
         ports: if service.removing {
             Vec::new()
@@ -146,7 +147,7 @@ fn endpoint(state: &State, task: &Task, service: ServiceId, local: &BTreeSet<Net
     let node = state.node(task.node?)?;
     let dead = EndpointState::Dead;
     let endpoint_state = if node.status.state == NodeState::Down { dead } else { task.endpoint_state() };
-    if endpoint_state == dead || (task.attachments.is_empty() && task.ingress.is_none()) {
+    if endpoint_state == dead || (task.attachments.is_empty() && task.ingress.is_empty()) {
         return None;
     }
     Some(Endpoint {
@@ -160,8 +161,8 @@ fn endpoint(state: &State, task: &Task, service: ServiceId, local: &BTreeSet<Net
             .attachments
             .iter()
             .filter(|a| local.contains(&a.network))
-            .map(|a| (a.network, a.address))
-            .collect::<Vec<(NetworkId, Ipv4Addr)>>(),
+            .map(|a| (a.network, a.addresses))
+            .collect(),
         ingress: task.ingress,
     })
 }
@@ -174,6 +175,7 @@ fn peers(state: &State) -> Vec<Peer> {
                 id: n.id,
                 number: n.number,
                 address: data_path_address(n)?,
+                addresses: n.description.addresses.clone(),
                 is_up: n.status.state != NodeState::Down && n.status.state != NodeState::Disconnected,
                 ingress: n.ingress,
             })
@@ -182,10 +184,53 @@ fn peers(state: &State) -> Vec<Peer> {
 }
 
 /// Where VXLAN frames for this node go: what it said, else where its session comes from.
-fn data_path_address(node: &Node) -> Option<IpAddr> {
+pub(crate) fn data_path_address(node: &Node) -> Option<IpAddr> {
     node.description.data_path_address.or(node.status.address)
 }
 
 fn managers(state: &State) -> Vec<std::net::SocketAddr> {
     state.nodes().filter(|n| n.membership.role == Role::Manager).filter_map(|n| n.description.control_address).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use rswarm_types::command::Body;
+    use rswarm_types::node::NodeDescription;
+    use rswarm_types::spec::{Balance, NetworkSpec, PortConfig};
+
+    use super::*;
+    use crate::orchestrate::harness::{Lab, join_network, replicated};
+
+    fn told(lab: &Lab, node: NodeId) -> Assignments {
+        let snapshot = Snapshot { state: lab.state.clone(), ..Snapshot::default() };
+        assignments(&snapshot, node).expect("the node exists")
+    }
+
+    #[test]
+    fn a_node_learns_addresses_of_both_families_and_how_to_balance() {
+        let mut lab = Lab::new(2);
+        lab.network(9, NetworkSpec { name: "dual".into(), ipv6: true, ..NetworkSpec::default() });
+        let mut spec = replicated("web", 2);
+        join_network(&mut spec, "dual");
+        spec.endpoint.balance = Balance { by_client: true, prefers_local: false };
+        spec.endpoint.ports = vec![PortConfig {
+            target: 80,
+            published: 8080,
+            address: Some([127, 0, 0, 1].into()),
+            ..Default::default()
+        }];
+        lab.create(50, spec);
+        lab.settle();
+        let told = told(&lab, NodeId(2));
+        let both = |addresses: &rswarm_types::network::Addresses| addresses.v4.is_some() && addresses.v6.is_some();
+        let network = told.networks.iter().find(|n| n.name == "dual").expect("its task is here");
+        assert_eq!(network.blocks.iter().map(|b| b.gateway.is_ipv4()).collect::<Vec<_>>(), [true, false]);
+        let service = &told.services[0];
+        assert_eq!(service.balance, Balance { by_client: true, prefers_local: false });
+        assert_eq!(service.ports[0].address, Some([127, 0, 0, 1].into()));
+        assert!(both(&service.vips[0].1) && both(&told.node.ingress));
+        assert!(told.tasks.iter().all(|t| both(&t.attachments[0].addresses) && both(&t.ingress)));
+        assert_eq!(told.endpoints.len(), 2);
+        assert!(told.endpoints.iter().all(|e| both(&e.addresses[0].1) && both(&e.ingress)));
+    }
 }

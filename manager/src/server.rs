@@ -1,7 +1,7 @@
 //! What a manager serves on 2377: certificates, sessions, and its peers.
 
 use futures::StreamExt;
-use rswarm_api::identity::{Identity, Peer};
+use rswarm_api::identity::{Identity, Peer, source};
 use rswarm_api::{Wire, pb, status};
 use rswarm_types::session::{LogLine, StreamRequest, Up};
 use rswarm_types::spec::Role;
@@ -58,12 +58,16 @@ impl pb::ca_server::Ca for CaService {
         request: Request<pb::IssueCertificateRequest>,
     ) -> Answer<pb::IssueCertificateReply> {
         let peer = self.pass(&request)?;
-        let address = request.remote_addr().map(|a| a.ip());
+        let address = source(&request);
         let message = request.into_inner();
         let availability = Wire::from_pb(message.availability).map_err(status::from_wire)?;
         let applicant = match peer {
             Peer::Node(identity) if message.token.is_empty() => Applicant::Member(identity),
-            _ => Applicant::Joiner { token: &message.token, address, availability },
+            _ => {
+                let data_path = message.data_path_address.as_deref().map(|text| Wire::from_pb(text.to_owned()));
+                let data_path = data_path.transpose().map_err(status::from_wire)?;
+                Applicant::Joiner { token: &message.token, address, data_path, availability }
+            }
         };
         let issued = issue(&self.core.consensus, &message.csr, applicant).await.map_err(|e| match e {
             AdmissionError::Refused(refusal) => status::from_refusal(&refusal),
@@ -162,7 +166,7 @@ impl pb::dispatcher_server::Dispatcher for DispatcherService {
     async fn session(&self, request: Request<Streaming<pb::UpMessage>>) -> Answer<Self::SessionStream> {
         // One that was removed while it was away is told so by the session, as one that was there.
         let identity = bearer_of(&self.core, &request)?;
-        let address = request.remote_addr().map(|a| a.ip());
+        let address = source(&request);
         let mut messages = request.into_inner();
         let (up, up_receiver) = mpsc::channel(UP_QUEUE);
         let (down, down_receiver) = mpsc::channel(DOWN_QUEUE);

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use rswarm_api::identity::Identity;
@@ -76,7 +76,7 @@ async fn start_with_credentials(folder: &std::path::Path) -> (Manager, JoinToken
         spec: ClusterSpec::default(),
         address: SocketAddr::from(([127, 0, 0, 1], 2377)),
         availability: Availability::Active,
-        description: NodeDescription::default(),
+        description: NodeDescription { data_path_address: Some([10, 0, 0, 1].into()), ..NodeDescription::default() },
         key_hash: checked.key_hash,
     };
     let tokens = manager.init(request).await.unwrap();
@@ -96,7 +96,7 @@ async fn listen(manager: &Manager, credentials: &Credentials, tasks: &TaskTracke
 /// A node admitted as a worker, with its certificate.
 async fn join(manager: &Manager, tokens: &JoinTokens) -> Credentials {
     let asked = ca::request().unwrap();
-    let joiner = Applicant::Joiner { token: &tokens.worker, address: None, availability: Availability::Active };
+    let joiner = joiner(&tokens.worker, None);
     let issued = issue(&manager.core().consensus, &asked.csr, joiner).await.unwrap();
     let snapshot = manager.core().consensus.local();
     Credentials::from_pem(&snapshot.state.cluster().unwrap().root.certificate, &issued.chain, &asked.key).unwrap()
@@ -144,6 +144,25 @@ async fn a_node_that_was_removed_while_it_was_away_is_told_so_when_it_comes_back
     manager.stop().await;
 }
 
+fn joiner(token: &str, data_path: Option<IpAddr>) -> Applicant<'_> {
+    Applicant::Joiner { token, address: None, data_path, availability: Availability::Active }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_containers_talk_over_another_family_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (manager, tokens) = start(folder.path()).await;
+    let consensus = &manager.core().consensus;
+    let asked = ca::request().unwrap();
+    let six = IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 5]);
+    let refused = issue(consensus, &asked.csr, joiner(&tokens.worker, Some(six))).await.unwrap_err().to_string();
+    assert!(refused.contains("by fd00::5, over IPv6; those of the cluster talk over IPv4"), "{refused}");
+    assert!(refused.ends_with("give an address of IPv4: --data-path-addr"), "{refused}");
+    assert_eq!(consensus.local().state.nodes().count(), 1, "nothing was admitted");
+    issue(consensus, &asked.csr, joiner(&tokens.worker, Some([10, 0, 0, 5].into()))).await.unwrap();
+    manager.stop().await;
+}
+
 async fn next(down: &mut mpsc::Receiver<Down>) -> Down {
     tokio::time::timeout(Duration::from_secs(20), down.recv()).await.unwrap().unwrap()
 }
@@ -164,16 +183,15 @@ async fn a_worker_is_admitted_by_its_token_and_gets_its_orders() {
     let (manager, tokens) = start(folder.path()).await;
     let core = manager.core();
     let asked = ca::request().unwrap();
-    let joiner = |token| Applicant::Joiner { token, address: None, availability: Availability::Active };
-    let bad = issue(&core.consensus, &asked.csr, joiner("SWMTKN-1-x-y")).await.unwrap_err();
+    let bad = issue(&core.consensus, &asked.csr, joiner("SWMTKN-1-x-y", None)).await.unwrap_err();
     assert!(bad.to_string().contains("malformed"), "{bad}");
     let mut wrong = tokens.worker.clone();
     wrong.replace_range(wrong.len() - 3.., "aaa");
-    let bad = issue(&core.consensus, &asked.csr, joiner(&wrong)).await.unwrap_err();
+    let bad = issue(&core.consensus, &asked.csr, joiner(&wrong, None)).await.unwrap_err();
     assert!(bad.to_string().contains("secret is wrong"), "{bad}");
-    let issued = issue(&core.consensus, &asked.csr, joiner(&tokens.worker)).await.unwrap();
+    let issued = issue(&core.consensus, &asked.csr, joiner(&tokens.worker, None)).await.unwrap();
     assert_eq!(issued.role, Role::Worker);
-    let again = issue(&core.consensus, &asked.csr, joiner(&tokens.worker)).await.unwrap();
+    let again = issue(&core.consensus, &asked.csr, joiner(&tokens.worker, None)).await.unwrap();
     assert_eq!(again.node, issued.node, "the same key is the same node");
 
     let (up, up_receiver) = mpsc::channel(16);

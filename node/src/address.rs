@@ -107,7 +107,7 @@ pub fn advertise(text: &str, there: &[Local]) -> Result<SocketAddr, AddressError
 }
 
 /// Interfaces that containers make are no way to reach this host.
-fn is_ours(local: &Local) -> bool {
+pub fn is_ours(local: &Local) -> bool {
     ["rsw", "docker", "veth", "br-", "virbr", "cni"].iter().any(|p| local.interface.starts_with(p))
 }
 

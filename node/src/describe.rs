@@ -1,6 +1,6 @@
 //! What this host is: the description that a node opens its sessions with.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
@@ -8,6 +8,8 @@ use rswarm_types::limits::FEATURE_LEVEL;
 use rswarm_types::node::NodeDescription;
 use rswarm_types::spec::Platform;
 use rswarm_types::units::{Bytes, NanoCpus};
+
+use crate::address::{is_ours, local_addresses};
 
 /// The version of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -51,9 +53,16 @@ pub fn describe(labels: &BTreeMap<String, String>, advertise: SocketAddr, data_p
         engine_labels: labels.clone(),
         data_path_address: Some(data_path),
         control_address: Some(advertise),
+        addresses: own_addresses(),
         port_problems: Vec::new(),
         feature_range: (1, FEATURE_LEVEL),
     }
+}
+
+/// What others may know this host by. Those of containers' devices are none.
+fn own_addresses() -> Vec<IpAddr> {
+    let all = local_addresses().into_iter().filter(|a| !a.is_loopback && !is_ours(a));
+    all.map(|a| a.address).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// Names this boot of this data folder: a copied folder on a live host has another inode.

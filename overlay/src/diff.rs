@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::desired::Desired;
 use crate::model::ruleset::{Elements, RulesetChange, Table, TableName, Value};
-use crate::model::{Change, LinkKind, Namespace, NamespaceKey, Op, World, names};
+use crate::model::{Change, Link, LinkKind, Namespace, NamespaceKey, Op, World, names};
 
 /// The steps that turn `observed` into `desired`; none when it is so already.
 pub fn diff(desired: &Desired, observed: &World) -> Vec<Op> {
@@ -133,24 +133,28 @@ impl<'a> Plan<'a> {
     /// Bridges and VXLAN devices.
     fn add_links(&mut self, key: NamespaceKey) {
         for (name, link) in &self.wanted(key).links {
-            if !matches!(link.kind, LinkKind::Bridge | LinkKind::Vxlan { .. }) {
-                continue;
+            if matches!(link.kind, LinkKind::Bridge | LinkKind::Vxlan { .. }) {
+                self.add_link(key, name, link);
             }
-            match self.is(key).links.get(name) {
-                Some(is) if is.kind == link.kind => continue,
-                Some(_) => self.push(key, Change::DeleteLink { name: name.clone() }),
-                None => {}
-            }
-            self.push(key, Change::AddLink { name: name.clone(), link: link.clone() });
         }
     }
 
-    /// Interface pairs of a sandbox.
+    fn add_link(&mut self, key: NamespaceKey, name: &str, link: &Link) {
+        match self.is(key).links.get(name) {
+            Some(is) if is.kind == link.kind => return,
+            Some(_) => self.push(key, Change::DeleteLink { name: name.to_owned() }),
+            None => {}
+        }
+        self.push(key, Change::AddLink { name: name.to_owned(), link: link.clone() });
+    }
+
+    /// Interface pairs by their inner ends, and what stands on the gateway's.
     fn add_veths(&mut self, key: NamespaceKey) {
-        let NamespaceKey::Sandbox(task) = key else { return };
         for (inner_name, inner_link) in &self.wanted(key).links {
-            let pair = (task, inner_name.clone());
-            let Some((outer, name)) = self.desired.veths.get(&pair) else { continue };
+            if inner_link.kind == LinkKind::Macvlan {
+                self.add_link(key, inner_name, inner_link);
+            }
+            let Some((outer, name)) = self.desired.veths.get(&(key, inner_name.clone())) else { continue };
             let pair = self.world.pairs.get(&(*outer, name.clone()));
             if pair == Some(&(key, inner_name.clone())) {
                 continue;
@@ -176,7 +180,10 @@ impl<'a> Plan<'a> {
 
     /// Before interfaces go up.
     fn set_sysctls(&mut self, key: NamespaceKey) {
-        for (name, value) in &self.wanted(key).sysctls {
+        // A host that forwards forgets the routes that it took from routers, unless it was told before.
+        let wanted = self.wanted(key).sysctls.iter();
+        let (last, first): (Vec<_>, Vec<_>) = wanted.partition(|(name, _)| name.ends_with("/forwarding"));
+        for (name, value) in first.into_iter().chain(last) {
             if self.is(key).sysctls.get(name) != Some(value) {
                 let (name, value) = (name.clone(), value.clone());
                 self.push(key, Change::SetSysctl { name, value });
@@ -329,7 +336,10 @@ impl<'a> Plan<'a> {
         let (ports, bridges): (Vec<_>, Vec<_>) =
             extra.map(|(name, l)| (name.clone(), l.clone())).partition(|(_, l)| l.master.is_some());
         for (name, _) in ports.into_iter().chain(bridges) {
-            self.push(key, Change::DeleteLink { name });
+            // The other end of a pair takes it along.
+            if self.is(key).links.contains_key(&name) {
+                self.push(key, Change::DeleteLink { name });
+            }
         }
     }
 }

@@ -5,11 +5,12 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use rswarm_types::assignment::{AssignedNetwork, AssignedService, AssignedTask, Assignments, Endpoint};
+use rswarm_types::network::Addresses;
 use rswarm_types::task::{EndpointState, Slot};
 use rswarm_types::{NetworkId, ServiceId, TaskId};
 
 use crate::desired::{Isolation, is_internal, isolation};
-use crate::netd::{NetdTable, NetworkNames, PublishedPort, SandboxDns, ServiceNames, TaskNames};
+use crate::netd::{NetdTable, NetworkNames, SandboxDns, ServiceNames, TaskNames};
 use crate::ports::PortPlan;
 
 type Endpoints<'a> = BTreeMap<ServiceId, Vec<&'a Endpoint>>;
@@ -33,11 +34,7 @@ pub fn table(
         version: assignments.log_id.index,
         sandboxes: networked.iter().map(|t| sandbox(assignments, t, &pin)).collect(),
         networks: networks.map(|n| network(assignments, n, &endpoints)).collect(),
-        published: plan
-            .wanted
-            .keys()
-            .map(|(protocol, port)| PublishedPort { port: *port, protocol: *protocol })
-            .collect(),
+        published: plan.wanted.keys().copied().collect(),
     }
 }
 
@@ -61,7 +58,7 @@ fn sandbox(assignments: &Assignments, task: &AssignedTask, pin: impl Fn(TaskId) 
         internal_only: is_internal(task, &assignments.networks),
         servers: container.dns.nameservers.clone(),
         names,
-        addresses: task.attachments.iter().map(|a| a.address.into()).collect(),
+        addresses: task.attachments.iter().flat_map(|a| a.addresses.iter()).collect(),
     }
 }
 
@@ -71,13 +68,13 @@ fn network(assignments: &Assignments, network: &AssignedNetwork, endpoints: &End
     NetworkNames {
         id: network.id,
         name: network.name.clone(),
-        subnets: network.blocks.iter().map(|b| b.subnet.trunc().into()).collect(),
+        subnets: network.blocks.iter().map(|b| b.subnet.trunc()).collect(),
         services: services.filter_map(|s| service(assignments, network.id, s, of(s))).collect(),
     }
 }
 
-fn addresses_in<A: Copy + Into<IpAddr>>(network: NetworkId, list: &[(NetworkId, A)]) -> Vec<IpAddr> {
-    list.iter().filter(|(n, _)| *n == network).map(|(_, address)| (*address).into()).collect()
+fn addresses_in(network: NetworkId, list: &[(NetworkId, Addresses)]) -> Vec<IpAddr> {
+    list.iter().filter(|(n, _)| *n == network).flat_map(|(_, addresses)| addresses.iter()).collect()
 }
 
 /// The service's names on this network, if it is there.

@@ -1,12 +1,12 @@
 //! A small cluster to test with: what managers would say of it to each node.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use rswarm_types::assignment::{
     AssignedNetwork, AssignedService, AssignedTask, Assignments, Endpoint, LogId, NodeOrders, Peer,
 };
-use rswarm_types::network::SubnetBlock;
+use rswarm_types::network::{Addresses, SubnetBlock};
 use rswarm_types::spec::{PortConfig, Protocol, PublishMode, ServiceSpec};
 use rswarm_types::task::{Attachment, EndpointState, Slot};
 use rswarm_types::{NetworkId, NodeId, ServiceId, TaskId};
@@ -30,31 +30,48 @@ pub struct Placed {
     pub state: EndpointState,
 }
 
-fn block(subnet: [u8; 4]) -> SubnetBlock {
+/// An IPv4 and an IPv6 subnet.
+fn blocks(subnet: [u8; 4]) -> Vec<SubnetBlock> {
+    let Addresses { v4: Some(v4), v6: Some(v6) } = both(subnet) else { return Vec::new() };
+    let block = |subnet: ipnet::IpNet, gateway: IpAddr| SubnetBlock { subnet, gateway, range: subnet };
     let [a, b, c, _] = subnet;
-    let subnet = ipnet::Ipv4Net::new_assert(subnet.into(), 24);
-    SubnetBlock { subnet, gateway: [a, b, c, 1].into(), range: subnet }
+    vec![
+        block(ipnet::Ipv4Net::new_assert(v4, 24).into(), [a, b, c, 1].into()),
+        block(ipnet::Ipv6Net::new_assert(v6, 64).into(), Ipv6Addr::from(u128::from(v6) + 1).into()),
+    ]
+}
+
+/// The nth host of a test has an address of each version.
+fn hosts_v6(number: u16) -> IpAddr {
+    Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, number).into()
+}
+
+/// An IPv4 address and the IPv6 one that goes with it: `10.1.2.3` and `fd00:10:1:2::3`.
+pub fn both(v4: [u8; 4]) -> Addresses {
+    let [a, b, c, d] = v4.map(u16::from);
+    Addresses { v4: Some(v4.into()), v6: Some(Ipv6Addr::new(0xfd00, a, b, c, 0, 0, 0, d)) }
 }
 
 pub fn tcp(mode: PublishMode, published: u16, target: u16) -> PortConfig {
-    PortConfig { protocol: Protocol::Tcp, target, published, mode }
+    PortConfig { protocol: Protocol::Tcp, target, published, mode, address: None }
 }
 
 impl Cluster {
     /// Nodes with these data path addresses, and an ingress network.
-    pub fn new(nodes: &[Ipv4Addr]) -> Self {
-        let peer = |(number, address): (u16, &Ipv4Addr)| Peer {
+    pub fn new(nodes: &[IpAddr]) -> Self {
+        let peer = |(number, address): (u16, &IpAddr)| Peer {
             id: NodeId(u128::from(number)),
             number,
-            address: IpAddr::V4(*address),
+            address: *address,
+            addresses: vec![*address, hosts_v6(number)],
             is_up: true,
-            ingress: Some([10, 0, 0, u8::try_from(number).unwrap_or(0) + 1].into()),
+            ingress: both([10, 0, 0, u8::try_from(number).unwrap_or(0) + 1]),
         };
         let ingress = AssignedNetwork {
             id: INGRESS,
             name: "ingress".into(),
             vni: 4096,
-            blocks: vec![block([10, 0, 0, 0])],
+            blocks: blocks([10, 0, 0, 0]),
             ingress: true,
             mtu: 1450,
             ..AssignedNetwork::default()
@@ -68,7 +85,7 @@ impl Cluster {
         }
     }
 
-    /// An overlay, 10.1.N.0/24.
+    /// An overlay, 10.1.N.0/24 and fd00:10:1:N::/64.
     pub fn network(&mut self, name: &str) -> NetworkId {
         let number = self.networks.len() as u8;
         let id = NetworkId(0x1000 + u128::from(number));
@@ -76,7 +93,7 @@ impl Cluster {
             id,
             name: name.into(),
             vni: 4096 + u32::from(number),
-            blocks: vec![block([10, 1, number, 0])],
+            blocks: blocks([10, 1, number, 0]),
             mtu: 1450,
             ..AssignedNetwork::default()
         });
@@ -91,7 +108,7 @@ impl Cluster {
     pub fn service(&mut self, name: &str, networks: &[NetworkId], ports: &[PortConfig]) -> ServiceId {
         let count = self.services.len() as u8;
         let id = ServiceId(0x2000 + u128::from(count));
-        let vip = |n: &NetworkId| (*n, Ipv4Addr::from([10, 1, self.number(*n), 200 + count]));
+        let vip = |n: &NetworkId| (*n, both([10, 1, self.number(*n), 200 + count]));
         self.services.push(AssignedService {
             id,
             name: name.into(),
@@ -108,9 +125,9 @@ impl Cluster {
         let number = self.tasks.len() as u8;
         let id = TaskId(u128::from(number) + 0x3000);
         let of = self.services.iter().find(|s| s.id == service).expect("a service of this cluster");
-        let attachment = |(network, _): &(NetworkId, Ipv4Addr)| Attachment {
+        let attachment = |(network, _): &(NetworkId, Addresses)| Attachment {
             network: *network,
-            address: [10, 1, self.number(*network), 10 + number].into(),
+            addresses: both([10, 1, self.number(*network), 10 + number]),
             aliases: Vec::new(),
         };
         let is_ingress = of.ports.iter().any(|p| p.mode == PublishMode::Ingress);
@@ -120,7 +137,7 @@ impl Cluster {
             slot: Slot::Number(u64::from(number) + 1),
             spec: Arc::new(ServiceSpec { name: of.name.clone(), ..ServiceSpec::default() }),
             attachments: of.vips.iter().map(attachment).collect(),
-            ingress: is_ingress.then(|| [10, 0, 0, 100 + number].into()),
+            ingress: if is_ingress { both([10, 0, 0, 100 + number]) } else { Addresses::default() },
             ports: of.ports.clone(),
             ..AssignedTask::default()
         };
@@ -151,7 +168,7 @@ impl Cluster {
             state: placed.state,
             addresses: {
                 let known = placed.task.attachments.iter().filter(|a| has(a.network));
-                known.map(|a| (a.network, a.address)).collect()
+                known.map(|a| (a.network, a.addresses)).collect()
             },
             ingress: placed.task.ingress,
         };

@@ -24,7 +24,7 @@ pub mod netd;
 
 pub use desired::Subject;
 pub use overlay::{Converged, Disturbance, Overlay, OverlayConfig, OverlayError};
-pub use ports::PortProblem;
+pub use ports::{PortProblem, PublishedPort};
 
 #[cfg(test)]
 mod diff_tests;

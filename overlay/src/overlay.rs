@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,21 +50,19 @@ pub struct OverlayConfig {
     pub exe: PathBuf,
     /// Cgroup folders that netd moves to; empty: it stays in the daemon's.
     pub netd_cgroups: Vec<PathBuf>,
-    /// The gateway bridge's address and subnet, if nothing is in the way.
+    /// The gateway's IPv4 address and subnet, if nothing is in the way.
     pub gateway_hint: Option<Ipv4Net>,
 }
 
 /// Why the overlay cannot work at all.
 #[derive(Debug, thiserror::Error)]
 pub enum OverlayError {
-    #[error("data path address is {0}: only IPv4 is carried")]
-    NotIpv4(IpAddr),
     #[error("data path address is {0}, which no interface of this host has")]
-    NotHere(Ipv4Addr),
+    NotHere(IpAddr),
     #[error("cannot use the folder of network namespaces")]
     Pins(#[source] io::Error),
     #[error(
-        "every subnet for the gateway bridge meets a route of this host: allowed are 172.18-31.0.0/16 and 192.168.0.0/16 in blocks of /20"
+        "every subnet for the gateway meets a route of this host: allowed are 172.18-31.0.0/16 and 192.168.0.0/16 in blocks of /20"
     )]
     NoGatewaySubnet,
     #[error("kernel state of container networks")]
@@ -133,9 +131,7 @@ impl Overlay {
     /// # Errors
     /// When the address is not ours, the kernel lacks nftables, or netd cannot be started.
     pub async fn open(config: OverlayConfig) -> Result<Self, OverlayError> {
-        let IpAddr::V4(data_path) = config.data_path_address else {
-            return Err(OverlayError::NotIpv4(config.data_path_address));
-        };
+        let data_path = config.data_path_address;
         if !namespaces::has_address(data_path) {
             return Err(OverlayError::NotHere(data_path));
         }
@@ -216,10 +212,10 @@ impl Overlay {
         for _ in 0..PORT_ATTEMPTS {
             let given = state.shell.facts.as_ref().map(|f| f.host_ports.clone()).unwrap_or_default();
             let tasks = state.shell.tasks();
-            state.plan = ports::plan(&state.shell.assignments, &tasks, &given, &refused);
+            state.plan = ports::plan(&state.shell.assignments, &tasks, &given, &refused, namespaces::has_address);
             reply = self.serve(&mut state).await?;
             let problems = reply.published.iter().filter(|p| p.problem.is_some());
-            let numbers = problems.map(|p| (p.port.protocol, p.port.port));
+            let numbers = problems.map(|p| p.port);
             let before = refused.len();
             refused.extend(numbers.filter(|n| state.plan.is_chosen(*n)));
             if refused.len() == before {
@@ -228,7 +224,7 @@ impl Overlay {
         }
         for port in &reply.published {
             if let Some(reason) = &port.problem {
-                state.plan.refuse((port.port.protocol, port.port.port), reason.clone());
+                state.plan.refuse(port.port, reason.clone());
             }
         }
         let (state, round) = blocking(state, move |state| {
@@ -337,9 +333,9 @@ impl Overlay {
         chosen.into_iter().map(|(p, published)| PortConfig { published, ..p }).collect()
     }
 
-    /// The gateway bridge's address and subnet, once there is one: a hint for the next start.
+    /// The gateway's IPv4 address and subnet, once there is one: a hint for the next start.
     pub async fn gateway(&self) -> Option<Ipv4Net> {
-        self.inner.state.lock().await.shell.facts.as_ref().map(|f| f.gateway)
+        self.inner.state.lock().await.shell.facts.as_ref().map(|f| f.gateway.v4)
     }
 
     /// Removes every interface, rule, route, namespace and mount of ours, and ends netd. Containers

@@ -1,11 +1,14 @@
 //! Published ports: who wants which, what number a host-mode port without one gets.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
 
 use rswarm_types::assignment::{AssignedTask, Assignments};
 use rswarm_types::limits::{DYNAMIC_PORTS, RESERVED_PORTS};
 use rswarm_types::spec::{PortConfig, Protocol, PublishMode};
 use rswarm_types::{ServiceId, TaskId};
+use serde::{Deserialize, Serialize};
 
 /// A published port that this node does not answer, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,29 +24,60 @@ pub struct PortProblem {
 /// Numbers of host-mode ports, by task and port as the service has it.
 pub type HostPorts = BTreeMap<(TaskId, PortConfig), u16>;
 
-/// A protocol and a port number.
-pub type PortNumber = (Protocol, u16);
+/// What clients call: a port of this host, at one of its addresses or at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PublishedPort {
+    #[serde(with = "protocol_text")]
+    pub protocol: Protocol,
+    pub port: u16,
+    /// `None`: every address.
+    #[serde(default)]
+    pub address: Option<IpAddr>,
+}
+
+impl PublishedPort {
+    pub fn of(port: &PortConfig) -> Self {
+        Self { protocol: port.protocol, port: port.published, address: port.address }
+    }
+
+    /// Whether one connection could be meant for both.
+    pub fn meets(self, other: Self) -> bool {
+        let is_apart = |(one, other): (IpAddr, IpAddr)| one != other;
+        (self.protocol, self.port) == (other.protocol, other.port)
+            && !self.address.zip(other.address).is_some_and(is_apart)
+    }
+}
+
+/// `port 8080/tcp`, `port 8080/tcp of 192.0.2.1`.
+impl fmt::Display for PublishedPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "port {}/{}", self.port, self.protocol)?;
+        self.address.map_or(Ok(()), |address| write!(f, " of {address}"))
+    }
+}
 
 /// Who has which port on this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PortPlan {
     /// Owner of each port that netd should hold.
-    pub wanted: BTreeMap<PortNumber, (ServiceId, Option<TaskId>, PortConfig)>,
+    pub wanted: BTreeMap<PublishedPort, (ServiceId, Option<TaskId>, PortConfig)>,
     pub host_ports: HostPorts,
     pub problems: Vec<PortProblem>,
 }
 
-/// Numbers already given stay; ports in `refused` (held by others) are not given.
+/// Numbers already given stay; ports in `refused` (held by others) are not given. `has_address` tells
+/// this host's addresses: a port of the routing mesh at another's is not answered here.
 pub fn plan(
     assignments: &Assignments,
     tasks: &[&AssignedTask],
     given: &HostPorts,
-    refused: &BTreeSet<PortNumber>,
+    refused: &BTreeSet<PublishedPort>,
+    has_address: impl Fn(IpAddr) -> bool,
 ) -> PortPlan {
     let mut plan = PortPlan::default();
-    let has_ingress = assignments.node.number > 0 && assignments.node.ingress.is_some();
+    let has_ingress = assignments.node.number > 0 && !assignments.node.ingress.is_empty();
     for service in assignments.services.iter().filter(|_| has_ingress) {
-        for port in service.ingress_ports() {
+        for port in service.ingress_ports().filter(|p| p.address.is_none_or(&has_address)) {
             plan.take(*port, (service.id, None));
         }
     }
@@ -52,7 +86,13 @@ pub fn plan(
         let ports = task.ports.iter().filter(|p| p.mode == PublishMode::Host).copied();
         ports.map(|p| (id, service, p)).collect::<Vec<_>>()
     };
-    let all: Vec<(TaskId, ServiceId, PortConfig)> = tasks.iter().flat_map(|t| host_ports(t)).collect();
+    let mut all: Vec<(TaskId, ServiceId, PortConfig)> = tasks.iter().flat_map(|t| host_ports(t)).collect();
+    all.retain(|(task, service, port)| {
+        let Some(missing) = port.address.filter(|address| !has_address(*address)) else { return true };
+        let reason = format!("no interface of this host has the address {missing}");
+        plan.problems.push(PortProblem { service: *service, task: Some(*task), port: *port, reason });
+        false
+    });
     for (task, service, port) in all.iter().filter(|(_, _, p)| p.published != 0) {
         if plan.take(*port, (*service, Some(*task))) {
             plan.host_ports.insert((*task, *port), port.published);
@@ -65,8 +105,8 @@ pub fn plan(
     for owner in old.into_iter().chain(new) {
         let (task, service, port) = owner;
         let is_free = |plan: &PortPlan, number: &u16| {
-            let taken = (port.protocol, *number);
-            !plan.wanted.contains_key(&taken) && !refused.contains(&taken)
+            let it = PublishedPort { port: *number, ..PublishedPort::of(port) };
+            plan.owner(it).is_none() && !refused.contains(&it)
         };
         let number =
             had(owner).filter(|n| is_free(&plan, n)).or_else(|| DYNAMIC_PORTS.into_iter().find(|n| is_free(&plan, n)));
@@ -93,34 +133,59 @@ pub fn plan(
 }
 
 impl PortPlan {
+    /// Who has this port, or one that it would meet.
+    fn owner(&self, port: PublishedPort) -> Option<ServiceId> {
+        let found = self.wanted.iter().find(|(other, _)| port.meets(**other));
+        found.map(|(_, (service, ..))| *service)
+    }
+
     fn take(&mut self, port: PortConfig, owner: (ServiceId, Option<TaskId>)) -> bool {
         let (service, task) = owner;
         let refusal = if RESERVED_PORTS.contains(&port.published) {
             Some(format!("port {} is the cluster's own: publish another", port.published))
         } else {
-            self.wanted.get(&(port.protocol, port.published)).map(|(other, _, _)| {
-                let (number, protocol) = (port.published, port.protocol);
-                format!("port {number}/{protocol} is already published here by service {other}")
-            })
+            let it = PublishedPort::of(&port);
+            self.owner(it).map(|other| format!("{it} is already published here by service {other}"))
         };
         if let Some(reason) = refusal {
             self.problems.push(PortProblem { service, task, port, reason });
             return false;
         }
-        self.wanted.insert((port.protocol, port.published), (service, task, port));
+        self.wanted.insert(PublishedPort::of(&port), (service, task, port));
         true
     }
 
     /// Takes note of a port that cannot be held.
-    pub fn refuse(&mut self, number: PortNumber, reason: String) {
+    pub fn refuse(&mut self, number: PublishedPort, reason: String) {
         if let Some((service, task, port)) = self.wanted.get(&number).copied() {
             self.problems.push(PortProblem { service, task, port, reason });
         }
     }
 
     /// Whether the number was chosen here, so that another would do.
-    pub fn is_chosen(&self, number: PortNumber) -> bool {
-        self.host_ports.iter().any(|((_, port), n)| port.published == 0 && (port.protocol, *n) == number)
+    pub fn is_chosen(&self, number: PublishedPort) -> bool {
+        let chosen = self.host_ports.iter().filter(|((_, port), _)| port.published == 0);
+        chosen.into_iter().any(|((_, port), n)| PublishedPort { port: *n, ..PublishedPort::of(port) } == number)
+    }
+}
+
+mod protocol_text {
+    use rswarm_types::spec::Protocol;
+    use serde::de::{Deserialize, Deserializer, Error};
+    use serde::ser::Serializer;
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    pub fn serialize<S: Serializer>(value: &Protocol, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(value)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Protocol, D::Error> {
+        match String::deserialize(from)?.as_str() {
+            "tcp" => Ok(Protocol::Tcp),
+            "udp" => Ok(Protocol::Udp),
+            "sctp" => Ok(Protocol::Sctp),
+            other => Err(Error::custom(format!("protocol is \"{other}\": allowed are tcp, udp, sctp"))),
+        }
     }
 }
 
@@ -128,9 +193,10 @@ impl PortPlan {
 mod tests {
     use super::*;
     use rswarm_types::assignment::{AssignedService, NodeOrders};
+    use std::net::Ipv4Addr;
 
     fn port(mode: PublishMode, published: u16) -> PortConfig {
-        PortConfig { protocol: Protocol::Tcp, target: 80, published, mode }
+        PortConfig { target: 80, published, mode, ..PortConfig::default() }
     }
 
     fn task(id: u128, ports: Vec<PortConfig>) -> AssignedTask {
@@ -144,7 +210,7 @@ mod tests {
             ..AssignedService::default()
         };
         Assignments {
-            node: NodeOrders { number: 1, ingress: Some([10, 0, 0, 2].into()), ..NodeOrders::default() },
+            node: NodeOrders { number: 1, ingress: Ipv4Addr::new(10, 0, 0, 2).into(), ..NodeOrders::default() },
             services: published.iter().map(service).collect(),
             ..Assignments::default()
         }
@@ -152,8 +218,8 @@ mod tests {
 
     fn planned(ingress: &[u16], tasks: &[AssignedTask], given: &HostPorts, refused: &[u16]) -> PortPlan {
         let tasks: Vec<_> = tasks.iter().collect();
-        let refused = refused.iter().map(|p| (Protocol::Tcp, *p)).collect();
-        plan(&assignments(ingress), &tasks, given, &refused)
+        let refused = refused.iter().map(|p| PublishedPort::of(&port(PublishMode::Host, *p))).collect();
+        plan(&assignments(ingress), &tasks, given, &refused, |address| address == IpAddr::from([10, 9, 0, 1]))
     }
 
     #[test]
@@ -182,6 +248,32 @@ mod tests {
         assert_eq!(plan.problems[0].task, Some(TaskId(1)));
         assert!(plan.problems[0].reason.starts_with("port 8080/tcp is already published"));
         assert!(plan.host_ports.is_empty());
+    }
+
+    #[test]
+    fn a_port_at_one_address_is_another_than_the_same_at_the_next() {
+        let at = |address: [u8; 4]| PublishedPort {
+            address: Some(address.into()),
+            ..PublishedPort::of(&port(PublishMode::Ingress, 80))
+        };
+        let everywhere = PublishedPort::of(&port(PublishMode::Ingress, 80));
+        assert!(everywhere.meets(everywhere) && everywhere.meets(at([10, 9, 0, 1])));
+        assert!(at([10, 9, 0, 1]).meets(everywhere) && at([10, 9, 0, 1]).meets(at([10, 9, 0, 1])));
+        assert!(!at([10, 9, 0, 1]).meets(at([10, 9, 0, 2])));
+    }
+
+    #[test]
+    fn a_port_at_an_address_of_another_host_is_a_problem_in_host_mode_only() {
+        let at = |mode, address: [u8; 4]| PortConfig { address: Some(address.into()), ..port(mode, 8080) };
+        let host = |address| planned(&[], &[task(1, vec![at(PublishMode::Host, address)])], &HostPorts::new(), &[]);
+        assert_eq!(host([10, 9, 0, 1]).wanted.len(), 1);
+        let elsewhere = host([10, 9, 0, 2]);
+        assert_eq!(elsewhere.wanted.len(), 0);
+        assert_eq!(elsewhere.problems[0].reason, "no interface of this host has the address 10.9.0.2");
+        let mut mesh = assignments(&[8080]);
+        mesh.services[0].ports = vec![at(PublishMode::Ingress, [10, 9, 0, 2])];
+        let plan = plan(&mesh, &[], &HostPorts::new(), &BTreeSet::new(), |_| false);
+        assert!(plan.wanted.is_empty() && plan.problems.is_empty());
     }
 
     #[test]

@@ -1,27 +1,27 @@
 //! What the overlay remembers between calls, and the loop that brings the kernel there.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use rswarm_types::TaskId;
 use rswarm_types::assignment::{AssignedTask, Assignments};
-use rswarm_types::spec::{Protocol, PublishMode};
+use rswarm_types::spec::PublishMode;
 
 use crate::desired::order::Slots;
 use crate::desired::rules::Backend;
 use crate::desired::{Desired, HostFacts, Subject, desired, has_gateway, rules};
 use crate::diff::diff;
-use crate::gateway;
+use crate::gateway::{self, Gateway};
 use crate::model::ruleset::Table;
 use crate::model::{Change, NamespaceKey, World, names};
-use crate::net::kernel::{Kernel, KernelError};
+use crate::net::kernel::{HostTraits, Kernel, KernelError};
 use crate::net::namespaces;
 use crate::netd::Reply;
 use crate::overlay::OverlayError;
-use crate::ports::HostPorts;
+use crate::ports::{HostPorts, PublishedPort};
 
 /// A plan that fails is made again from what is then there.
 const ATTEMPTS: usize = 3;
@@ -32,7 +32,7 @@ const READ_PER_REPAIR: usize = 8;
 /// The effects' side, driven by one caller at a time.
 pub struct Shell {
     kernel: Kernel,
-    data_path: Ipv4Addr,
+    data_path: IpAddr,
     gateway_hint: Option<Ipv4Net>,
     /// What we think is in the kernel.
     mirror: World,
@@ -40,7 +40,7 @@ pub struct Shell {
     stale: BTreeSet<NamespaceKey>,
     was_read: bool,
     /// Destinations of the host's routes.
-    host_routes: Vec<Ipv4Net>,
+    host_routes: Vec<IpNet>,
     forward_drops: BTreeSet<crate::model::ForeignChain>,
     pub facts: Option<HostFacts>,
     last_gateway_address: Ipv4Addr,
@@ -60,7 +60,7 @@ pub struct Round {
 }
 
 impl Shell {
-    pub fn new(kernel: Kernel, data_path: Ipv4Addr, gateway_hint: Option<Ipv4Net>) -> Self {
+    pub fn new(kernel: Kernel, data_path: IpAddr, gateway_hint: Option<Ipv4Net>) -> Self {
         Self {
             kernel,
             data_path,
@@ -112,7 +112,8 @@ impl Shell {
             self.read_all()?;
         }
         if self.facts.is_none() {
-            self.facts = Some(self.found_facts()?);
+            let host = self.kernel.host_traits(self.data_path)?;
+            self.facts = Some(self.found_facts(host)?);
         }
         let networks = &self.assignments.networks;
         let tasks = self.tasks();
@@ -123,7 +124,7 @@ impl Shell {
         let Some(facts) = &mut self.facts else { return Ok(()) };
         let had = facts.gateway_addresses.clone();
         let mut last = self.last_gateway_address;
-        gateway::allocate(facts.gateway, &holders, &mut facts.gateway_addresses, &mut last);
+        gateway::allocate(facts.gateway.v4, &holders, &mut facts.gateway_addresses, &mut last);
         self.last_gateway_address = last;
         // An unassigned one that had none needs none.
         let assigned: BTreeSet<_> = self.assignments.tasks.iter().map(|t| t.id).collect();
@@ -133,20 +134,27 @@ impl Shell {
     }
 
     /// What an earlier daemon left in the kernel is taken up.
-    fn found_facts(&self) -> Result<HostFacts, OverlayError> {
+    fn found_facts(&self, traits: HostTraits) -> Result<HostFacts, OverlayError> {
         let host = self.mirror.host();
-        let found = host.addresses.iter().find(|(device, _)| device == names::GATEWAY);
-        let found = found.map(|(_, net)| *net);
+        let found = || host.addresses.iter().filter(|(device, _)| device == names::GATEWAY).map(|(_, net)| *net);
+        let found_v4 = found().find_map(|net| if let IpNet::V4(net) = net { Some(net) } else { None });
+        let found_v6 = found().find_map(|net| if let IpNet::V6(net) = net { Some(net) } else { None });
         let mut taken = self.host_routes.clone();
         let networks = self.assignments.networks.iter();
         taken.extend(networks.flat_map(|n| n.blocks.iter().map(|b| b.subnet)));
-        let gateway = found.or_else(|| gateway::choose(self.gateway_hint, &taken));
-        let gateway = gateway.ok_or(OverlayError::NoGatewaySubnet)?;
-        let mut facts = HostFacts::new(self.data_path, gateway);
+        let v4 = found_v4.or_else(|| gateway::choose(self.gateway_hint, &taken));
+        let v4 = v4.ok_or(OverlayError::NoGatewaySubnet)?;
+        let v6 = found_v6.or_else(|| gateway::choose_v6(&taken)).filter(|_| traits.has_ipv6);
+        let mut facts = HostFacts::new(self.data_path, Gateway { v4, v6 });
+        facts.path_mtu = traits.path_mtu.unwrap_or(facts.path_mtu);
+        facts.advertised = traits.advertised;
         for (key, namespace) in &self.mirror.namespaces {
             let NamespaceKey::Sandbox(task) = key else { continue };
-            let mut addresses = namespace.addresses.iter().map(|(_, net)| net.addr());
-            let on_gateway = addresses.rfind(|a| gateway.contains(a));
+            let mut addresses = namespace.addresses.iter().filter_map(|(_, net)| match net {
+                IpNet::V4(net) => Some(net.addr()),
+                IpNet::V6(_) => None,
+            });
+            let on_gateway = addresses.rfind(|a| v4.contains(a));
             facts.gateway_addresses.extend(on_gateway.map(|a| (*task, a)));
         }
         if let Some(table) = host.tables.get(&names::host_table()) {
@@ -162,12 +170,13 @@ impl Shell {
         for task in &self.assignments.tasks {
             let Some(address) = facts.gateway_addresses.get(&task.id) else { continue };
             for port in task.ports.iter().filter(|p| p.mode == PublishMode::Host) {
-                let is_it = |((protocol, number), backends): &(&(Protocol, u16), &Vec<Backend>)| {
-                    let fits = port.published == 0 || port.published == *number;
-                    let backend = Backend { address: *address, port: port.target };
-                    fits && *protocol == port.protocol && **backends == [backend]
+                let is_it = |((published, _), backends): &(&(PublishedPort, _), &Vec<Backend>)| {
+                    let fits = port.published == 0 || port.published == published.port;
+                    let rest = (published.protocol, published.address) == (port.protocol, port.address);
+                    let backend = Backend { address: (*address).into(), port: port.target };
+                    fits && rest && **backends == [backend]
                 };
-                let number = published.iter().find(is_it).map(|((_, number), _)| *number);
+                let number = published.iter().find(is_it).map(|((published, _), _)| published.port);
                 found.extend(number.map(|n| ((task.id, *port), n)));
             }
         }
@@ -182,7 +191,7 @@ impl Shell {
             facts.dns.insert(ports.task, crate::desired::DnsPorts { udp, tcp });
         }
         let held = reply.published.iter().filter(|p| p.problem.is_none());
-        facts.held = held.map(|p| (p.port.protocol, p.port.port)).collect();
+        facts.held = held.map(|p| p.port).collect();
     }
 
     /// Reads every namespace that is mounted.
@@ -364,8 +373,8 @@ impl Shell {
 }
 
 /// Ports that the host's table translates: netd holds them.
-fn held(table: &Table) -> BTreeSet<(Protocol, u16)> {
-    rules::published_in(table).into_keys().collect()
+fn held(table: &Table) -> BTreeSet<PublishedPort> {
+    rules::published_in(table).into_keys().map(|(port, _)| port).collect()
 }
 
 /// The slots of backends, from one of each of the tables that sandboxes share.

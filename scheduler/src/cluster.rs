@@ -1,10 +1,11 @@
 //! Nodes, and what runs on them, in the order in which they are chosen.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rswarm_types::node::Node;
-use rswarm_types::spec::{Protocol, PublishMode, ServiceSpec};
+use rswarm_types::spec::{PortConfig, Protocol, PublishMode, ServiceSpec, share_address};
 use rswarm_types::task::Task;
 use rswarm_types::task_state::{DesiredState, TaskState};
 use rswarm_types::{NodeId, ServiceId, TaskId};
@@ -39,13 +40,27 @@ pub(crate) struct Slot {
     pub reserved_cpu: u64,
     /// Bytes.
     pub reserved_memory: u64,
-    pub ports: BTreeMap<(u16, Protocol), u32>,
+    /// Host-mode ports in use, with the number of their users.
+    pub ports: BTreeMap<HostPort, u32>,
     /// Tasks that are to run: what spreading counts.
     pub wanted: u64,
     /// All tasks that are not finished.
     unfinished: u64,
     /// The key under which the node stands in [`Cluster::order`].
     ordered: Option<u64>,
+}
+
+/// A published port, and the address of the node that it answers on; `None` = all.
+pub(crate) type HostPort = (u16, Protocol, Option<IpAddr>);
+
+impl Slot {
+    /// Whether a task of the node answers this port on one of these addresses.
+    pub fn is_port_used(&self, (port, protocol, address): HostPort) -> bool {
+        // `None` comes first.
+        let used = self.ports.range((port, protocol, None)..).map(|(used, _)| *used);
+        let mut same = used.take_while(|(other, of, _)| (*other, *of) == (port, protocol));
+        same.any(|(_, _, other)| share_address(other, address))
+    }
 }
 
 /// A task that takes resources of a node.
@@ -232,7 +247,7 @@ impl Cluster {
 }
 
 /// Host-mode ports with a number of their own; the node chooses the others.
-pub(crate) fn fixed_host_ports(spec: &ServiceSpec) -> impl Iterator<Item = (u16, Protocol)> {
-    let ports = spec.endpoint.ports.iter();
-    ports.filter(|p| p.mode == PublishMode::Host && p.published != 0).map(|p| (p.published, p.protocol))
+pub(crate) fn fixed_host_ports(spec: &ServiceSpec) -> impl Iterator<Item = HostPort> {
+    let is_fixed = |port: &&PortConfig| port.mode == PublishMode::Host && port.published != 0;
+    spec.endpoint.ports.iter().filter(is_fixed).map(|port| (port.published, port.protocol, port.address))
 }

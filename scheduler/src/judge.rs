@@ -6,7 +6,7 @@ use rswarm_types::constraint::{Constraint, go_arch};
 use rswarm_types::node::{Node, NodeState};
 use rswarm_types::spec::{Availability, Platform, Protocol, ServiceSpec};
 
-use crate::cluster::{Slot, fixed_host_ports};
+use crate::cluster::{HostPort, Slot, fixed_host_ports};
 
 /// Why a node does not take a task. The order is the order of the filters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,7 +30,7 @@ pub(crate) struct Wants {
     pub spec: Arc<ServiceSpec>,
     /// An expression that cannot be read holds nowhere.
     constraints: Vec<Option<Constraint>>,
-    ports: Vec<(u16, Protocol)>,
+    ports: Vec<HostPort>,
 }
 
 impl Wants {
@@ -80,7 +80,7 @@ impl Wants {
     }
 
     fn crowded_out(&self, slot: &Slot, running: u64) -> Option<Reason> {
-        if let Some((port, protocol)) = self.ports.iter().find(|port| slot.ports.contains_key(port)) {
+        if let Some((port, protocol, _)) = self.ports.iter().find(|port| slot.is_port_used(**port)) {
             return Some(Reason::HostPort(*port, *protocol));
         }
         let max = self.spec.task.placement.max_replicas_per_node;

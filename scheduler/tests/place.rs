@@ -100,6 +100,22 @@ fn a_host_port_is_given_once_per_node() {
 }
 
 #[test]
+fn a_host_port_is_given_once_per_node_and_address() {
+    let on = |address: &str| {
+        let mut spec = host_port(8080);
+        spec.endpoint.ports[0].address = address.parse().ok();
+        spec
+    };
+    let mut cluster = cluster([1, 2].map(node));
+    assert_eq!(nodes_of(&cluster.schedule(&[group(1, on("127.0.0.1"), 1..=3)], NOW)), [1, 2, 0]);
+    assert_eq!(nodes_of(&cluster.schedule(&[group(2, on("::1"), [4])], NOW)), [1]);
+    assert_eq!(nodes_of(&cluster.schedule(&[group(3, on(""), [5])], NOW)), [0], "it needs every address");
+    let mut cluster = common::cluster([node(1)]);
+    assert_eq!(nodes_of(&cluster.schedule(&[group(1, on(""), [1])], NOW)), [1]);
+    assert_eq!(nodes_of(&cluster.schedule(&[group(2, on("::1"), [2])], NOW)), [0]);
+}
+
+#[test]
 fn constraints_platforms_and_the_replica_limit_hold() {
     let mut cluster = cluster([labelled(1, "a"), labelled(2, "b"), labelled(3, "b")]);
     let wants_b = constrained(&["node.labels.zone == b", "node.hostname != n3"]);

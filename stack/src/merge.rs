@@ -1,5 +1,8 @@
 //! Several files as one: a later file wins, by Docker's rules for each key.
 
+use std::net::IpAddr;
+
+use rswarm_types::parse::port::parse_host_address;
 use rswarm_types::parse::{parse_publish, parse_volume};
 
 use crate::scalar::number_text;
@@ -103,12 +106,13 @@ fn override_items<T: PartialEq>(base: Node, over: Node, identity: impl Fn(&Node)
     append(base, over)
 }
 
-/// The published ports of an item of `ports`, with their protocol.
-fn published(node: &Node) -> Vec<(u16, String)> {
+/// The published ports of an item of `ports`, with their protocol and address.
+fn published(node: &Node) -> Vec<(u16, String, Option<IpAddr>)> {
     match &node.value {
         Value::Text(text) => {
             let ports = parse_publish(text).unwrap_or_default();
-            ports.iter().filter(|p| p.published > 0).map(|p| (p.published, p.protocol.to_string())).collect()
+            let numbered = ports.iter().filter(|p| p.published > 0);
+            numbered.map(|p| (p.published, p.protocol.to_string(), p.address)).collect()
         }
         Value::Map(_) => {
             let text = |key| match node.get(key).map(|n| &n.value) {
@@ -116,7 +120,9 @@ fn published(node: &Node) -> Vec<(u16, String)> {
                 _ => None,
             };
             let port = text("published").and_then(|t| number_text(&t)).and_then(|t| t.parse().ok());
-            port.map(|port| (port, text("protocol").unwrap_or_else(|| "tcp".into()))).into_iter().collect()
+            let protocol = text("protocol").unwrap_or_else(|| "tcp".into());
+            let address = text("host_ip").and_then(|text| parse_host_address(&text).ok()?);
+            port.map(|port| (port, protocol, address)).into_iter().collect()
         }
         _ => Vec::new(),
     }

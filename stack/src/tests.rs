@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use rswarm_types::spec::container::DnsConfig;
 use rswarm_types::spec::*;
 use rswarm_types::units::{Bytes, NanoCpus};
@@ -126,6 +127,10 @@ volumes:
   queue-data:
 "#;
 
+fn net(text: &str) -> IpNet {
+    text.parse().unwrap()
+}
+
 /// The classic two-network poll, as specs.
 #[test]
 fn a_stack_file_becomes_its_networks_and_services() {
@@ -140,7 +145,7 @@ fn a_stack_file_becomes_its_networks_and_services() {
     };
     let mut front =
         NetworkSpec { name: "app_front".into(), labels: labels(&[]), attachable: true, ..NetworkSpec::default() };
-    front.ipam.subnets.push(SubnetSpec { subnet: "10.9.0.0/24".parse().unwrap(), gateway: None, range: None });
+    front.ipam.subnets.push(net("10.9.0.0/24").into());
     assert_eq!(stack.networks, [StackNetwork::Own(back), StackNetwork::Own(front)]);
     assert_eq!(stack.warnings, Vec::<String>::new());
 
@@ -355,17 +360,81 @@ ports:
   - 443
   - {target: 80, published: "8080", mode: host}
   - "1000:1"
+  - "127.0.0.1:1001:1"
+  - {target: 1, published: 1002, host_ip: "::1", protocol: sctp}
+  - {target: 1, published: 1003, host_ip: 0.0.0.0}
 "#;
-    let ports: Vec<String> = service(text)
-        .endpoint
-        .ports
-        .iter()
-        .map(|p| format!("{}:{}/{} {}", p.published, p.target, p.protocol, p.mode))
-        .collect();
+    let ports: Vec<String> = service(text).endpoint.ports.iter().map(|p| format!("{p} {}", p.mode)).collect();
     assert_eq!(
         ports,
-        ["0:443/tcp ingress", "1000:1/tcp ingress", "8080:80/tcp host", "9000:80/udp ingress", "9001:81/udp ingress"]
+        [
+            "443/tcp ingress",
+            "1000:1/tcp ingress",
+            "127.0.0.1:1001:1/tcp ingress",
+            "[::1]:1002:1/sctp ingress",
+            "1003:1/tcp ingress",
+            "8080:80/tcp host",
+            "9000:80/udp ingress",
+            "9001:81/udp ingress"
+        ]
     );
+}
+
+#[test]
+fn networks_of_both_families_are_read() {
+    let text = r#"
+services: {web: {image: a, networks: [front, back]}}
+networks:
+  back: {enable_ipv6: true}
+  front:
+    enable_ipv6: true
+    ipam:
+      config:
+        - subnet: 10.9.0.0/24
+        - subnet: fd00:9::/64
+          gateway: fd00:9::5
+          ip_range: fd00:9::1:0/112
+          aux_addresses: {router: "fd00:9::7"}
+        - {subnet: 10.10.0.0/24, aux_addresses: [router=10.10.0.7]}
+"#;
+    let stack = stack(text);
+    let specs: Vec<&NetworkSpec> = stack
+        .networks
+        .iter()
+        .map(|network| match network {
+            StackNetwork::Own(spec) => spec,
+            StackNetwork::External { name } => panic!("{name}"),
+        })
+        .collect();
+    let [back, front] = specs[..] else { panic!("{specs:?}") };
+    assert!(back.ipv6 && front.ipv6 && back.ipam.subnets.is_empty());
+    let address = |text: &str| text.parse::<std::net::IpAddr>().unwrap();
+    let named = SubnetSpec {
+        gateway: Some(address("fd00:9::5")),
+        range: Some(net("fd00:9::1:0/112")),
+        aux_addresses: [("router".to_owned(), address("fd00:9::7"))].into(),
+        ..net("fd00:9::/64").into()
+    };
+    let last = SubnetSpec {
+        aux_addresses: [("router".to_owned(), address("10.10.0.7"))].into(),
+        ..net("10.10.0.0/24").into()
+    };
+    assert_eq!(front.ipam.subnets, [net("10.9.0.0/24").into(), named, last]);
+}
+
+#[test]
+fn what_compose_has_no_words_for_stands_under_our_own_key() {
+    let balance = |lines: &str| service(lines).endpoint.balance;
+    assert_eq!(balance("tty: true"), Balance::default());
+    assert_eq!(
+        balance("x-rswarm: {affinity: client-ip, prefer: local}"),
+        Balance { by_client: true, prefers_local: true }
+    );
+    assert_eq!(
+        balance("x-rswarm: {prefer: any, affinity: client-ip}"),
+        Balance { by_client: true, prefers_local: false }
+    );
+    assert_eq!(balance("x-other: {affinity: client-ip}"), Balance::default());
 }
 
 #[test]
@@ -547,13 +616,30 @@ fn what_is_wrong_is_said_at_its_line_and_column() {
         ("environment: {A: \"{{.Task.Slot}}\"}", "4:19", "services.web.environment: the value of \"A\" is a template"),
         ("environment: x", "4:18", "services.web.environment is a string; expected a mapping or a list of KEY=VALUE"),
         ("ports: [\"80:99999\"]", "4:13", "invalid services.web.ports \"80:99999\": target port is \"99999\""),
-        ("ports: [\"80:80/sctp\"]", "4:13", "protocol sctp is not built yet"),
+        ("ports: [\"80:80/icmp\"]", "4:13", "protocol is \"icmp\""),
         (
-            "ports: [{target: 80, protocol: sctp}]",
+            "ports: [{target: 80, protocol: icmp}]",
             "4:36",
-            "services.web.ports.protocol: protocol sctp is not built yet",
+            "services.web.ports.protocol: protocol is \"icmp\"; allowed are tcp, udp, sctp",
         ),
-        ("ports: [\"127.0.0.1:80:80\"]", "4:13", "publishing on one address is not built yet"),
+        ("ports: [\"eth0:80:80\"]", "4:13", "host address is \"eth0\""),
+        (
+            "ports: [{target: 80, host_ip: eth0}]",
+            "4:35",
+            "services.web.ports.host_ip: host address is \"eth0\"; expected an address of the nodes",
+        ),
+        (
+            "ports: [\"8080:80\", \"80:80\", \"127.0.0.1:80:81\", \"81:81\"]",
+            "4:33",
+            "services.web.ports: 127.0.0.1:80:81/tcp: the service publishes the port twice, also as 80:80/tcp",
+        ),
+        ("x-rswarm: {affinity: cookie}", "4:26", "unknown endpoint affinity"),
+        ("x-rswarm: {sticky: true}", "4:16", "unknown key \"sticky\" in services.web.x-rswarm"),
+        (
+            "x-rswarm: {prefer: local}\ndeploy: {endpoint_mode: dnsrr}",
+            "4:16",
+            "services.web.x-rswarm.prefer: with endpoint-mode dnsrr",
+        ),
         ("ports: [{published: 80}]", "4:13", "services.web.ports has no target port"),
         ("ports: [{target: 70000}]", "4:22", "services.web.ports.target is 70000; allowed are 1-65535"),
         (
@@ -561,7 +647,11 @@ fn what_is_wrong_is_said_at_its_line_and_column() {
             "4:20",
             "services.web.ports: 2377:80/tcp: port 2377 belongs to the cluster itself",
         ),
-        ("ports: [\"1:1\", \"1:2\"]", "4:20", "services.web.ports: 1/tcp: the port is published twice"),
+        (
+            "ports: [\"1:1\", \"1:2\"]",
+            "4:20",
+            "services.web.ports: 1:2/tcp: the service publishes the port twice, also as 1:1/tcp",
+        ),
         ("volumes: [\"data:/data\"]", "4:15", "services.web.volumes: undefined volume \"data\""),
         ("volumes: [\"x:/y\"]", "4:15", "services.web.volumes: undefined volume \"x\""),
         ("volumes: [\"/a:b\"]", "4:15", "services.web.volumes: b: target is \"b\", not an absolute path"),
@@ -654,7 +744,19 @@ fn what_is_wrong_outside_services_is_said_too() {
         ),
         (
             "services: {}\nnetworks: {a: {ipam: {config: [{subnet: fd00::/64}]}}}\n",
-            "1.yml:2:41: networks.a.ipam.config.subnet is \"fd00::/64\": IPv6 is not built yet",
+            "1.yml:2:16: networks.a.ipam: fd00::/64 is of IPv6, which the network does not have; say --ipv6 (in a stack: enable_ipv6: true)",
+        ),
+        (
+            "services: {}\nnetworks: {a: {enable_ipv6: true, ipam: {config: [{subnet: fd00::/120}]}}}\n",
+            "1.yml:2:35: networks.a.ipam: it is fd00::/120; allowed are prefix lengths 48-112",
+        ),
+        (
+            "services: {}\nnetworks: {a: {ipam: {config: [{subnet: x}]}}}\n",
+            "1.yml:2:41: networks.a.ipam.config.subnet is \"x\"; expected a network such as 10.1.0.0/24 or fd00::/64",
+        ),
+        (
+            "services: {}\nnetworks: {a: {ipam: {config: [{subnet: 10.1.0.0/24, aux_addresses: {r: x}}]}}}\n",
+            "1.yml:2:70: networks.a.ipam.config.aux_addresses.r is \"x\"; expected an address",
         ),
         (
             "services: {}\nnetworks: {a: {external: true, driver: overlay}}\n",

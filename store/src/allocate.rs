@@ -3,6 +3,7 @@
 mod addresses;
 mod numbers;
 mod ports;
+mod span;
 mod subnets;
 
-pub(crate) use ports::with_kept_numbers;
+pub(crate) use ports::{clash, with_kept_numbers};

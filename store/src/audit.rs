@@ -1,12 +1,14 @@
 //! The other half of the pair: what `apply` prevents, this notices.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use rswarm_types::NetworkId;
-use rswarm_types::spec::{Protocol, PublishMode};
+use rswarm_types::service::Service;
+use rswarm_types::spec::{PortConfig, Protocol, share_address};
+use rswarm_types::{NetworkId, TaskId};
 
-use crate::indexes::{Holder, fixed_addresses, held_addresses};
+use crate::allocate::clash;
+use crate::indexes::{Holder, fixed_addresses, held_addresses, held_vips, in_ingress};
 use crate::state::State;
 
 /// Everything found wrong, for people. Empty = nothing.
@@ -36,7 +38,7 @@ impl State {
     /// Addresses, subnets, VNIs, node numbers and published ports that have two holders.
     pub(crate) fn held_twice(&self) -> Audit {
         let mut problems = Vec::new();
-        let mut addresses: BTreeMap<(NetworkId, Ipv4Addr), Holder> = BTreeMap::new();
+        let mut addresses: BTreeMap<(NetworkId, IpAddr), Holder> = BTreeMap::new();
         for (network, address, holder) in self.holders() {
             if let Some(other) = addresses.insert((network, address), holder) {
                 problems.push(format!("{address} of network {network} is held by {other:?} and {holder:?}"));
@@ -62,32 +64,43 @@ impl State {
             }
         }
 
-        let mut ports: BTreeMap<(u16, Protocol), Vec<(PublishMode, String)>> = BTreeMap::new();
+        problems.extend(self.published_twice());
+        problems
+    }
+
+    fn published_twice(&self) -> Audit {
+        let mut problems = Vec::new();
+        let mut users: BTreeMap<(u16, Protocol), Vec<(&Service, &PortConfig)>> = BTreeMap::new();
         for service in self.services().filter(|s| !s.removing) {
             for port in service.ports.iter().filter(|p| p.published != 0) {
-                let users = ports.entry((port.published, port.protocol)).or_default();
-                users.push((port.mode, service.spec.name.clone()));
-            }
-        }
-        for ((port, protocol), users) in ports {
-            if users.len() > 1 && users.iter().any(|(mode, _)| *mode == PublishMode::Ingress) {
-                problems.push(format!("port {port}/{protocol} is published twice: {users:?}"));
+                let others = users.entry((port.published, port.protocol)).or_default();
+                let is_same = |of: &Service| of.id == service.id;
+                let clashing = |(of, other): &&(&Service, &PortConfig)| {
+                    if is_same(of) { other.meets(port) } else { clash(other, port) }
+                };
+                if let Some((of, other)) = others.iter().find(clashing) {
+                    let (a, b) = (&of.spec.name, &service.spec.name);
+                    problems.push(format!("port {other} of service {a} clashes with {port} of {b}"));
+                }
+                others.push((service, port));
             }
         }
         problems
     }
 
-    fn holders(&self) -> Vec<(NetworkId, Ipv4Addr, Holder)> {
+    fn holders(&self) -> Vec<(NetworkId, IpAddr, Holder)> {
         let ingress = self.indexes.ingress;
         let mut out = Vec::new();
         for network in self.networks() {
             out.extend(fixed_addresses(network).into_iter().map(|(address, holder)| (network.id, address, holder)));
         }
         for node in self.nodes() {
-            out.extend(ingress.zip(node.ingress).map(|(network, address)| (network, address, Holder::Node(node.id))));
+            let held = in_ingress(ingress, node.ingress);
+            out.extend(held.map(|(network, address)| (network, address, Holder::Node(node.id))));
         }
         for service in self.services() {
-            out.extend(service.vips.iter().map(|vip| (vip.network, vip.address, Holder::Vip(service.id))));
+            let held = held_vips(service);
+            out.extend(held.map(|(network, address)| (network, address, Holder::Vip(service.id))));
         }
         for task in self.tasks() {
             let held = held_addresses(task, ingress);
@@ -99,14 +112,13 @@ impl State {
     /// Nodes that reserve more than they have, or use a host port twice.
     fn overbooked(&self) -> Audit {
         let mut problems = Vec::new();
-        let mut last = None;
-        for (node, port, protocol, task) in &self.indexes.host_ports {
-            if let Some((other_node, other_port, other_protocol, other)) =
-                last.replace((*node, *port, *protocol, *task))
-                && (other_node, other_port, other_protocol) == (*node, *port, *protocol)
-            {
+        let mut users: BTreeMap<_, Vec<(Option<IpAddr>, TaskId)>> = BTreeMap::new();
+        for (node, (port, protocol, address), task) in &self.indexes.host_ports {
+            let others = users.entry((node, port, protocol)).or_default();
+            if let Some((_, other)) = others.iter().find(|(other, _)| share_address(*other, *address)) {
                 problems.push(format!("host port {port}/{protocol} of node {node} is used by {other} and {task}"));
             }
+            others.push((*address, *task));
         }
         for (node, load) in &self.indexes.loads {
             let Some(record) = self.node(*node) else {

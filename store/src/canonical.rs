@@ -4,19 +4,19 @@
 //! until it is part of the digest.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use rswarm_types::cluster::{Cluster, JoinTokens, Meta, RootCa};
 use rswarm_types::command::{Answer, RequestRecord, RestartHistory, RetiredNumber, StackOutcome};
-use rswarm_types::network::{Network, SubnetBlock};
+use rswarm_types::network::{Addresses, Network, SubnetBlock};
 use rswarm_types::node::{Membership, Node, NodeDescription, NodeState, NodeStatus, PortProblem};
 use rswarm_types::service::{RegistryAuth, Service, UpdateState, UpdateStatus, VirtualIp};
 use rswarm_types::spec::container::DnsConfig;
 use rswarm_types::spec::{
-    Availability, BindOptions, ClusterSpec, ContainerSpec, Control, EndpointMode, EndpointSpec, FailureAction,
+    Availability, Balance, BindOptions, ClusterSpec, ContainerSpec, Control, EndpointMode, EndpointSpec, FailureAction,
     Healthcheck, HostEntry, Ipam, LogDriver, Mount, MountKind, NetworkAttachment, NetworkDriver, NetworkSpec, NodeSpec,
     Placement, Platform, PortConfig, Privileges, Protocol, PublishMode, Resources, RestartCondition, RestartPolicy,
     Role, ServiceMode, ServiceSpec, SpreadPreference, SubnetSpec, TaskSpec, TmpfsOptions, Ulimit, UpdateConfig,
@@ -158,6 +158,12 @@ impl Canonical for Ipv4Addr {
     }
 }
 
+impl Canonical for Ipv6Addr {
+    fn write(&self, out: &mut Vec<u8>) {
+        self.octets().write(out);
+    }
+}
+
 impl Canonical for IpAddr {
     fn write(&self, out: &mut Vec<u8>) {
         match self {
@@ -167,7 +173,7 @@ impl Canonical for IpAddr {
             }
             Self::V6(address) => {
                 out.push(6);
-                address.octets().write(out);
+                address.write(out);
             }
         }
     }
@@ -183,7 +189,7 @@ impl Canonical for SocketAddr {
     }
 }
 
-impl Canonical for Ipv4Net {
+impl Canonical for IpNet {
     fn write(&self, out: &mut Vec<u8>) {
         self.addr().write(out);
         self.prefix_len().write(out);
@@ -234,7 +240,7 @@ unit_enums! {
     UpdateOrder { StopFirst = 0, StartFirst = 1 }
     FailureAction { Pause = 0 }
     EndpointMode { Vip = 0, DnsRr = 1 }
-    Protocol { Tcp = 0, Udp = 1 }
+    Protocol { Tcp = 0, Udp = 1, Sctp = 2 }
     PublishMode { Ingress = 0, Host = 1 }
     DesiredState { Ready = 0, Running = 1, Shutdown = 2, Remove = 3 }
     UpdateState { Updating = 0, Paused = 1, Completed = 2, RollbackStarted = 3, RollbackPaused = 4, RollbackCompleted = 5 }
@@ -254,7 +260,7 @@ records! {
     PortProblem { port, protocol, reason }
     NodeDescription {
         hostname, platform, cpus, memory, engine_version, engine_labels, data_path_address, control_address,
-        port_problems, feature_range,
+        addresses, port_problems, feature_range,
     }
     NodeStatus { state, message, address, since, grace_until, grace_at }
     Membership { role, member, is_voter, raft_lost }
@@ -262,9 +268,10 @@ records! {
         id, meta, spec, description, status, membership, number, ingress, admitted, session_epoch, boot_id, key_hash,
     }
 
-    SubnetSpec { subnet, gateway, range }
+    SubnetSpec { subnet, gateway, range, aux_addresses }
     Ipam { subnets }
-    NetworkSpec { name, labels, driver, driver_opts, ipam, internal, attachable, ingress }
+    NetworkSpec { name, labels, driver, driver_opts, ipam, ipv6, internal, attachable, ingress }
+    Addresses { v4, v6 }
     SubnetBlock { subnet, gateway, range }
     Network { id, meta, spec, vni, blocks, removing }
 
@@ -290,13 +297,14 @@ records! {
     LogDriver { name, options }
     TaskSpec { container, resources, restart, placement, networks, log_driver, force_update }
     UpdateConfig { parallelism, delay, failure_action, monitor, order }
-    PortConfig { protocol, target, published, mode }
-    EndpointSpec { mode, ports }
+    PortConfig { protocol, target, published, mode, address }
+    Balance { by_client, prefers_local }
+    EndpointSpec { mode, balance, ports }
     ServiceSpec { name, labels, task, mode, update, rollback, endpoint }
 
     UpdateStatus { state, message, started, last_slot, started_at, completed_at }
-    VirtualIp { network, address }
-    Attachment { network, address, aliases }
+    VirtualIp { network, addresses }
+    Attachment { network, addresses, aliases }
     TaskStatus { state, message, error, exit_code, pid, at, applied, host_ports, sandbox_gone }
 
     RestartHistory { service, slot, spec_version, attempts, times, failures }

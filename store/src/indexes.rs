@@ -1,12 +1,12 @@
 //! What is derived from the tables: never in a snapshot, rebuilt from the records.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use imbl::{OrdMap, OrdSet};
-use rswarm_types::network::Network;
+use rswarm_types::network::{Addresses, Network, SubnetBlock};
 use rswarm_types::node::Node;
 use rswarm_types::service::Service;
-use rswarm_types::spec::{Protocol, PublishMode};
+use rswarm_types::spec::{PortConfig, Protocol, PublishMode};
 use rswarm_types::task::{Slot, Task};
 use rswarm_types::task_state::TaskState;
 use rswarm_types::{Bytes, NanoCpus, NetworkId, NodeId, RequestId, ServiceId, TaskId, TimestampMs};
@@ -16,13 +16,22 @@ use rswarm_types::{Bytes, NanoCpus, NetworkId, NodeId, RequestId, ServiceId, Tas
 pub enum Holder {
     /// The block's gateway.
     Gateway,
-    /// The ingress network's return gateway: the last usable address of its first block.
+    /// A return gateway of the ingress network, one per family.
     ReturnGateway,
+    /// A machine of the user's own.
+    Reserved,
     /// A node, in the ingress network.
     Node(NodeId),
     /// A service's virtual address.
     Vip(ServiceId),
     Task(TaskId),
+}
+
+impl Holder {
+    /// Whether it is the network itself, so that nobody has to let go before the network goes.
+    pub fn is_network(self) -> bool {
+        matches!(self, Self::Gateway | Self::ReturnGateway | Self::Reserved)
+    }
 }
 
 /// What the assigned, unfinished tasks of a node reserve together.
@@ -45,14 +54,14 @@ pub(crate) struct Indexes {
     pub node_numbers: OrdMap<u16, NodeId>,
     pub vnis: OrdMap<u32, NetworkId>,
     /// First address of a block → its last address.
-    pub subnets: OrdMap<Ipv4Addr, (Ipv4Addr, NetworkId)>,
-    pub addresses: OrdMap<(NetworkId, Ipv4Addr), Holder>,
+    pub subnets: OrdMap<IpAddr, (IpAddr, NetworkId)>,
+    pub addresses: OrdMap<(NetworkId, IpAddr), Holder>,
     /// Ports with numbers, of services that are not being removed.
-    pub ports: OrdSet<(u16, Protocol, PublishMode, ServiceId)>,
+    pub ports: OrdSet<(u16, Protocol, ServiceId)>,
     pub tasks_by_slot: OrdSet<(ServiceId, Slot, TaskId)>,
     pub tasks_by_node: OrdSet<(NodeId, TaskId)>,
     pub loads: OrdMap<NodeId, Load>,
-    pub host_ports: OrdSet<(NodeId, u16, Protocol, TaskId)>,
+    pub host_ports: OrdSet<(NodeId, HostPort, TaskId)>,
     /// Assigned, unfinished tasks of a node on a network.
     pub network_nodes: OrdMap<(NetworkId, NodeId), u64>,
     /// Of these, on all nodes, those that were told to stop.
@@ -69,14 +78,14 @@ impl Indexes {
         if let Some(node) = old {
             self.node_keys.remove(&node.key_hash);
             self.node_numbers.remove(&node.number);
-            if let Some(held) = self.ingress.zip(node.ingress) {
+            for held in in_ingress(self.ingress, node.ingress) {
                 self.addresses.remove(&held);
             }
         }
         if let Some(node) = new {
             self.node_keys.insert(node.key_hash, node.id);
             self.node_numbers.insert(node.number, node.id);
-            if let Some(held) = self.ingress.zip(node.ingress) {
+            for held in in_ingress(self.ingress, node.ingress) {
                 self.addresses.insert(held, Holder::Node(node.id));
             }
         }
@@ -125,8 +134,8 @@ impl Indexes {
                     self.ports.remove(&port);
                 }
             }
-            for vip in &service.vips {
-                self.addresses.remove(&(vip.network, vip.address));
+            for held in held_vips(service) {
+                self.addresses.remove(&held);
             }
         }
         if let Some(service) = new {
@@ -134,8 +143,8 @@ impl Indexes {
                 self.service_names.insert(service.spec.name.clone(), service.id);
                 self.ports.extend(published(service));
             }
-            for vip in &service.vips {
-                self.addresses.insert((vip.network, vip.address), Holder::Vip(service.id));
+            for held in held_vips(service) {
+                self.addresses.insert(held, Holder::Vip(service.id));
             }
         }
     }
@@ -209,8 +218,8 @@ impl Indexes {
         load.cpu.0 = load.cpu.0.saturating_add(reserved.reserve_cpu.0);
         load.memory.0 = load.memory.0.saturating_add(reserved.reserve_memory.0);
         load.tasks += 1;
-        for (port, protocol) in fixed_host_ports(task) {
-            self.host_ports.insert((node, port, protocol, task.id));
+        for port in fixed_host_ports(task) {
+            self.host_ports.insert((node, port, task.id));
         }
     }
 
@@ -223,8 +232,8 @@ impl Indexes {
         if load.tasks == 0 {
             self.loads.remove(&node);
         }
-        for (port, protocol) in fixed_host_ports(task) {
-            self.host_ports.remove(&(node, port, protocol, task.id));
+        for port in fixed_host_ports(task) {
+            self.host_ports.remove(&(node, port, task.id));
         }
     }
 }
@@ -247,34 +256,49 @@ fn loaded_node(task: &Task) -> Option<NodeId> {
     task.node.filter(|_| takes)
 }
 
+/// A published port of a node, and the address that it answers on; `None` = all.
+pub type HostPort = (u16, Protocol, Option<IpAddr>);
+
 /// Host-mode ports with a number of their own.
-pub(crate) fn fixed_host_ports(task: &Task) -> impl Iterator<Item = (u16, Protocol)> {
-    let ports = task.spec.endpoint.ports.iter();
-    ports.filter(|p| p.mode == PublishMode::Host && p.published != 0).map(|p| (p.published, p.protocol))
+pub(crate) fn fixed_host_ports(task: &Task) -> impl Iterator<Item = HostPort> {
+    let is_fixed = |port: &&PortConfig| port.mode == PublishMode::Host && port.published != 0;
+    task.spec.endpoint.ports.iter().filter(is_fixed).map(|port| (port.published, port.protocol, port.address))
 }
 
 /// Ports of a service that have a number.
-fn published(service: &Service) -> impl Iterator<Item = (u16, Protocol, PublishMode, ServiceId)> {
+fn published(service: &Service) -> impl Iterator<Item = (u16, Protocol, ServiceId)> {
     let ports = service.ports.iter().filter(|p| p.published != 0);
-    ports.map(|p| (p.published, p.protocol, p.mode, service.id))
+    ports.map(|p| (p.published, p.protocol, service.id))
 }
 
 /// Addresses that a network holds by itself.
-pub(crate) fn fixed_addresses(network: &Network) -> Vec<(Ipv4Addr, Holder)> {
+pub(crate) fn fixed_addresses(network: &Network) -> Vec<(IpAddr, Holder)> {
     let mut out: Vec<_> = network.blocks.iter().map(|block| (block.gateway, Holder::Gateway)).collect();
-    if network.spec.ingress
-        && let Some(block) = network.blocks.first()
-    {
-        let last = Ipv4Addr::from_bits(block.subnet.broadcast().to_bits().saturating_sub(1));
-        if last != block.gateway {
-            out.push((last, Holder::ReturnGateway));
-        }
+    if network.spec.ingress {
+        let first = |is_v4| network.blocks.iter().find(|block| block.gateway.is_ipv4() == is_v4);
+        let back = [first(true), first(false)].into_iter().flatten().filter_map(SubnetBlock::return_gateway);
+        out.extend(back.map(|address| (address, Holder::ReturnGateway)));
     }
+    let reserved = network.spec.ipam.subnets.iter().flat_map(|subnet| subnet.aux_addresses.values());
+    out.extend(reserved.map(|address| (*address, Holder::Reserved)));
     out
 }
 
+/// Virtual addresses of a service, with their networks.
+pub(crate) fn held_vips(service: &Service) -> impl Iterator<Item = (NetworkId, IpAddr)> {
+    service.vips.iter().flat_map(|vip| vip.addresses.iter().map(|address| (vip.network, address)))
+}
+
+/// Addresses in the ingress network, with its id; none while there is no such network.
+pub(crate) fn in_ingress(
+    ingress: Option<NetworkId>,
+    addresses: Addresses,
+) -> impl Iterator<Item = (NetworkId, IpAddr)> {
+    ingress.into_iter().flat_map(move |network| addresses.iter().map(move |address| (network, address)))
+}
+
 /// Addresses that a task holds: until the agent says that nothing of its sandbox is left.
-pub(crate) fn held_addresses(task: &Task, ingress: Option<NetworkId>) -> impl Iterator<Item = (NetworkId, Ipv4Addr)> {
-    let own = task.attachments.iter().map(|a| (a.network, a.address));
-    own.chain(ingress.zip(task.ingress)).filter(|_| !task.status.sandbox_gone)
+pub(crate) fn held_addresses(task: &Task, ingress: Option<NetworkId>) -> impl Iterator<Item = (NetworkId, IpAddr)> {
+    let own = task.attachments.iter().flat_map(|a| a.addresses.iter().map(|address| (a.network, address)));
+    own.chain(in_ingress(ingress, task.ingress)).filter(|_| !task.status.sandbox_gone)
 }

@@ -23,6 +23,6 @@ mod rows;
 
 pub use audit::Audit;
 pub use changed::Changed;
-pub use indexes::{Holder, Load};
+pub use indexes::{Holder, HostPort, Load};
 pub use snapshot::BadSnapshot;
 pub use state::State;

@@ -1,6 +1,6 @@
 //! The only place where tables are written: each write keeps the indexes and the digest.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rswarm_types::cluster::Cluster;
@@ -79,8 +79,8 @@ impl State {
         let old = self.networks.remove(&id);
         account(&mut self.sum, old.as_ref(), None);
         self.indexes.replace_network(old.as_ref().map(|r| &*r.record), None);
-        if let Some(address) = self.address_cursors.remove(&id) {
-            self.sum.subtract(&hash_row(Table::AddressCursors, &(id, address)));
+        if let Some(last) = self.address_cursors.remove(&id) {
+            self.sum.subtract(&hash_row(Table::AddressCursors, &(id, last)));
         }
     }
 
@@ -163,10 +163,14 @@ impl State {
         account(&mut self.sum, old.as_ref(), None);
     }
 
-    pub(crate) fn put_address_cursor(&mut self, network: NetworkId, address: Ipv4Addr) {
-        if let Some(old) = self.address_cursors.insert(network, address) {
+    pub(crate) fn put_address_cursor(&mut self, network: NetworkId, address: IpAddr) {
+        let old = self.address_cursors.get(&network).copied();
+        if let Some(old) = old {
             self.sum.subtract(&hash_row(Table::AddressCursors, &(network, old)));
         }
-        self.sum.add(&hash_row(Table::AddressCursors, &(network, address)));
+        let mut last = old.unwrap_or_default();
+        last.put(address);
+        self.sum.add(&hash_row(Table::AddressCursors, &(network, last)));
+        self.address_cursors.insert(network, last);
     }
 }

@@ -25,7 +25,8 @@ impl State {
     /// Every record in table order; the cursor comes last, so that a cut snapshot is noticed.
     pub fn records(&self) -> impl Iterator<Item = Record> + '_ {
         let Position { at, index, node_number, vni } = self.position;
-        let addresses = self.address_cursors.iter().map(|(network, address)| (*network, *address)).collect();
+        let cursors = self.address_cursors.iter();
+        let addresses = cursors.flat_map(|(network, last)| last.iter().map(|address| (*network, address))).collect();
         let cursor = Cursor { at, index, node_number, vni, addresses };
         let cluster = self.cluster().map(|c| Record::Cluster(Box::new(c.as_ref().clone())));
         let nodes = self.nodes().map(|n| Record::Node(Box::new(n.as_ref().clone())));
@@ -97,7 +98,8 @@ impl State {
             state.put_node(node);
         }
         for (network, address) in addresses {
-            once(!state.address_cursors.contains_key(&network), || format!("the address cursor of {network}"))?;
+            let known = state.address_cursors.get(&network).and_then(|last| last.of_family(address));
+            once(known.is_none(), || format!("the address cursor of {network}"))?;
             state.put_address_cursor(network, address);
         }
         state.position = Position { at, index, node_number, vni };

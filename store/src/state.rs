@@ -1,20 +1,20 @@
 //! The state: tables of shared records, and what is derived from them.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use imbl::OrdMap;
 use rswarm_types::cluster::Cluster;
 use rswarm_types::command::{RequestRecord, RestartHistory, RetiredNumber};
-use rswarm_types::network::Network;
+use rswarm_types::network::{Addresses, Network};
 use rswarm_types::node::Node;
 use rswarm_types::service::Service;
-use rswarm_types::spec::{Protocol, PublishMode};
+use rswarm_types::spec::{Protocol, share_address};
 use rswarm_types::task::{Slot, Task};
 use rswarm_types::{NetworkId, NodeId, RequestId, ServiceId, TaskId, TimestampMs};
 
 use crate::digest::{Sum, Table, hash_row};
-use crate::indexes::{Holder, Indexes, Load};
+use crate::indexes::{Holder, HostPort, Indexes, Load};
 use crate::rows::Row;
 
 /// The whole replicated state after some entry. `Clone` is O(1): the clone is a snapshot.
@@ -28,8 +28,8 @@ pub struct State {
     pub(crate) restarts: OrdMap<(ServiceId, Slot), Row<RestartHistory>>,
     pub(crate) requests: OrdMap<(NodeId, RequestId), Row<RequestRecord>>,
     pub(crate) retired: OrdMap<u16, Row<RetiredNumber>>,
-    /// Last address given, per network.
-    pub(crate) address_cursors: OrdMap<NetworkId, Ipv4Addr>,
+    /// Last address given of each family, per network.
+    pub(crate) address_cursors: OrdMap<NetworkId, Addresses>,
     pub(crate) position: Position,
     /// Over every table, not over `position`.
     pub(crate) sum: Sum,
@@ -111,11 +111,10 @@ impl State {
         self.services.values().map(|row| &row.record)
     }
 
-    /// Services that publish this port, in either mode.
-    pub fn services_of_port(&self, port: u16, protocol: Protocol) -> impl Iterator<Item = (PublishMode, ServiceId)> {
-        let first = (port, protocol, PublishMode::Ingress, ServiceId(0));
-        let last = (port, protocol, PublishMode::Host, ServiceId(u128::MAX));
-        self.indexes.ports.range(first..=last).map(|(_, _, mode, service)| (*mode, *service))
+    /// Services that publish this port, in either mode and on whatever address.
+    pub fn services_of_port(&self, port: u16, protocol: Protocol) -> impl Iterator<Item = ServiceId> {
+        let range = (port, protocol, ServiceId(0))..=(port, protocol, ServiceId(u128::MAX));
+        self.indexes.ports.range(range).map(|(_, _, service)| *service)
     }
 
     pub fn task(&self, id: TaskId) -> Option<&Arc<Task>> {
@@ -167,15 +166,17 @@ impl State {
         self.indexes.loads.get(&node).copied().unwrap_or_default()
     }
 
-    /// Whether an assigned, unfinished task of the node publishes this port in host mode.
-    pub fn is_host_port_used(&self, node: NodeId, port: u16, protocol: Protocol) -> bool {
-        let range = (node, port, protocol, TaskId(0))..=(node, port, protocol, TaskId(u128::MAX));
-        self.indexes.host_ports.range(range).next().is_some()
+    /// Whether an assigned, unfinished task of the node publishes this port in host mode, on one of these addresses.
+    pub fn is_host_port_used(&self, node: NodeId, (port, protocol, address): HostPort) -> bool {
+        let last = IpAddr::V6(Ipv6Addr::from_bits(u128::MAX));
+        let range = (node, (port, protocol, None), TaskId(0))..=(node, (port, protocol, Some(last)), TaskId(u128::MAX));
+        self.indexes.host_ports.range(range).any(|(_, (_, _, other), _)| share_address(*other, address))
     }
 
     /// Addresses held in a network, in order.
-    pub fn addresses(&self, network: NetworkId) -> impl Iterator<Item = (Ipv4Addr, Holder)> {
-        let range = (network, Ipv4Addr::UNSPECIFIED)..=(network, Ipv4Addr::BROADCAST);
+    pub fn addresses(&self, network: NetworkId) -> impl Iterator<Item = (IpAddr, Holder)> {
+        let (first, last) = (Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::from_bits(u128::MAX).into());
+        let range = (network, first)..=(network, last);
         self.indexes.addresses.range(range).map(|((_, address), holder)| (*address, *holder))
     }
 

@@ -4,9 +4,11 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use common::{Cell, description, init_body, port, spec_on};
+use ipnet::IpNet;
 use proptest::prelude::*;
 use rswarm_store::State;
 use rswarm_types::command::{Body, Change, Command, NewTask, StackChange, StackService};
@@ -56,7 +58,8 @@ fn service_spec(name: u8, c: u8) -> ServiceSpec {
     if c & 4 != 0 {
         let mode = if c & 64 != 0 { PublishMode::Host } else { PublishMode::Ingress };
         let published = if c & 8 != 0 { 0 } else { 8080 + u16::from(c % 3) };
-        spec.endpoint.ports = vec![PortConfig { mode, ..port(80, published) }];
+        let address = [None, Some([127, 0, 0, 1].into()), Some(Ipv6Addr::LOCALHOST.into())][usize::from(c / 8 % 3)];
+        spec.endpoint.ports = vec![PortConfig { mode, address, ..port(80, published) }];
     }
     if c & 16 != 0 {
         spec.endpoint.mode = EndpointMode::DnsRr;
@@ -127,17 +130,21 @@ fn body(state: &State, step: &Step) -> Body {
             },
         },
         7 | 8 => {
-            let subnet = SubnetSpec {
-                subnet: ipnet::Ipv4Net::new([10, 0, 0, c].into(), 30 - c % 3).expect("a prefix"),
-                gateway: None,
-                range: None,
+            let subnet = |address: IpAddr, length| SubnetSpec::from(IpNet::new(address, length).expect("a prefix"));
+            let four = subnet([10, 0, 0, c].into(), 30 - c % 3);
+            // Tiny, and in the cluster's own prefix, where cuts are too.
+            let six = subnet([0xfd00, 0, 7, u16::from(c % 8), 0, 0, 0, 0].into(), 125 - c % 64);
+            let subnets = match c % 4 {
+                0 => vec![four],
+                1 if c & 16 != 0 => vec![six, four],
+                2 if c & 16 != 0 => vec![six],
+                _ => vec![],
             };
-            let subnets = if c % 4 == 0 { vec![subnet] } else { vec![] };
             let name = format!("net{b}");
-            let ingress = c % 16 == 15;
+            let (ingress, ipv6) = (c % 16 == 15, c & 16 != 0);
             Body::CreateNetwork {
                 id: network,
-                spec: NetworkSpec { name, ipam: Ipam { subnets }, ingress, ..NetworkSpec::default() },
+                spec: NetworkSpec { name, ipam: Ipam { subnets }, ingress, ipv6, ..NetworkSpec::default() },
             }
         }
         9 => Body::RemoveNetwork { id: if c % 16 == 0 { NetworkId(1) } else { network } },
@@ -250,7 +257,7 @@ fn preamble() -> Vec<Body> {
             raft_lost: false,
             sandboxes: vec![],
         });
-        let spec = NetworkSpec { name: format!("net{}", n - 2), ..NetworkSpec::default() };
+        let spec = NetworkSpec { name: format!("net{}", n - 2), ipv6: n > 2, ..NetworkSpec::default() };
         bodies.push(Body::CreateNetwork { id: NetworkId(u128::from(n) + 8), spec });
     }
     bodies.push(Body::CreateService { id: ServiceId(1), spec: Arc::new(service_spec(0, 6)), auth: Default::default() });

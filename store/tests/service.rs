@@ -2,12 +2,13 @@
 
 mod common;
 
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use common::{Cell, port, spec, spec_on};
 use rswarm_types::command::{Answer, Body, Change, NetworkSpecWithId, StackChange, StackOutcome, StackService};
 use rswarm_types::service::{Service, UpdateState, UpdateStatus};
-use rswarm_types::spec::{EndpointMode, NetworkSpec, PortConfig, PublishMode, ServiceMode, ServiceSpec};
+use rswarm_types::spec::{EndpointMode, NetworkSpec, PortConfig, Protocol, PublishMode, ServiceMode, ServiceSpec};
 use rswarm_types::{NetworkId, Refusal, ServiceId};
 
 fn get(cell: &Cell, id: ServiceId) -> Service {
@@ -38,12 +39,20 @@ fn a_port_clash_names_the_service_and_what_to_do() {
 #[test]
 fn ingress_clashes_with_both_modes_and_host_only_with_ingress() {
     let host = PortConfig { mode: PublishMode::Host, ..port(80, 8080) };
+    let local = PortConfig { address: Some([127, 0, 0, 1].into()), ..port(80, 8080) };
     for (first, second, accepted) in [
         (port(80, 8080), port(80, 8080), false),
         (port(80, 8080), host, false),
         (host, port(80, 8080), false),
         (host, host, true),
-        (port(80, 8080), PortConfig { protocol: rswarm_types::spec::Protocol::Udp, ..port(80, 8080) }, true),
+        (port(80, 8080), PortConfig { protocol: Protocol::Udp, ..port(80, 8080) }, true),
+        (local, local, false),
+        (local, port(80, 8080), false),
+        (port(80, 8080), local, false),
+        (local, PortConfig { address: Some([10, 0, 0, 1].into()), ..local }, true),
+        (local, PortConfig { address: Some(Ipv6Addr::LOCALHOST.into()), ..local }, true),
+        (local, PortConfig { mode: PublishMode::Host, ..local }, false),
+        (local, PortConfig { protocol: Protocol::Sctp, ..local }, true),
     ] {
         let mut cell = Cell::new();
         cell.service(50, publishing("a", &[first]));
@@ -62,6 +71,27 @@ fn ports_without_a_number_get_the_lowest_free_and_keep_it() {
     cell.run(Body::RemoveService { id: a }).expect("it exists");
     cell.update(b, |spec| spec.endpoint.ports.push(port(90, 0))).expect("accepted");
     assert_eq!(numbers(get(&cell, b)), [30_002, 30_000], "kept, and the lowest free for the new one");
+}
+
+#[test]
+fn a_port_on_one_address_keeps_its_chosen_number_and_names_the_address_in_a_clash() {
+    let mut cell = Cell::new();
+    let local = PortConfig { address: Some([127, 0, 0, 1].into()), ..port(80, 0) };
+    let a = cell.service(50, publishing("a", &[local]));
+    let b = cell.service(51, publishing("b", &[port(80, 0), PortConfig { protocol: Protocol::Sctp, ..port(80, 0) }]));
+    let numbers = |service: Service| service.ports.iter().map(|p| p.published).collect::<Vec<_>>();
+    assert_eq!((numbers(get(&cell, a)), numbers(get(&cell, b))), (vec![30_000], vec![30_001, 30_000]));
+    cell.update(a, |spec| spec.task.container.image = "nginx:2".into()).expect("accepted");
+    assert_eq!(numbers(get(&cell, a)), [30_000]);
+    let text = cell.create(52, publishing("c", &[PortConfig { published: 30_001, ..local }])).expect_err("refused");
+    let expected = format!("port 30001/tcp on 127.0.0.1 is already published by service \"b\" ({})", b.short());
+    assert!(text.to_string().starts_with(&expected), "{text}");
+
+    let both = [127, 128].map(|n| PortConfig { address: Some([n, 0, 0, 1].into()), ..port(80, 9000) });
+    cell.service(53, publishing("d", &both));
+    let twice = publishing("e", &[port(80, 9001), PortConfig { published: 9001, ..local }]);
+    let text = cell.create(54, twice).expect_err("refused").to_string();
+    assert!(text.contains("port 9001/tcp is published twice"), "{text}");
 }
 
 #[test]
@@ -93,7 +123,8 @@ fn a_stale_update_is_refused_with_both_versions() {
 #[test]
 fn only_what_tasks_are_made_of_moves_the_spec_version() {
     type Edit = fn(&mut ServiceSpec);
-    let cases: [(&str, Edit, bool); 8] = [
+    let cases: [(&str, Edit, bool); 9] = [
+        ("balance", |s| s.endpoint.balance.by_client = true, false),
         ("labels", |s| drop(s.labels.insert("a".into(), "b".into())), false),
         ("replicas", |s| s.mode = ServiceMode::Replicated { replicas: 9 }, false),
         ("update config", |s| s.update = Some(Default::default()), false),

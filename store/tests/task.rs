@@ -7,7 +7,7 @@ use std::time::Duration;
 use common::{Cell, port, spec, spec_on};
 use rswarm_types::command::{Body, Change, NewTask};
 use rswarm_types::node::NodeState;
-use rswarm_types::spec::{Availability, NodeSpec, PortConfig, PublishMode, ServiceSpec};
+use rswarm_types::spec::{Availability, NodeSpec, PortConfig, Protocol, PublishMode, ServiceSpec};
 use rswarm_types::task::{Slot, TaskStatus};
 use rswarm_types::task_state::{DesiredState, TaskState};
 use rswarm_types::{Bytes, NodeId, TaskId, TimestampMs};
@@ -127,7 +127,26 @@ fn reservations_and_host_ports_are_never_given_twice() {
         assert_eq!(cell.task(second).status.state, TaskState::Assigned, "free when the first has finished");
     }
     assert_eq!(cell.state.load(node).memory, Bytes(5 << 30));
-    assert!(cell.state.is_host_port_used(node, 8080, Default::default()));
+    assert!(cell.state.is_host_port_used(node, (8080, Protocol::Tcp, None)));
+}
+
+#[test]
+fn host_ports_on_different_addresses_are_given_on_one_node() {
+    let mut cell = Cell::new();
+    let node = cell.worker(2);
+    for (n, address, expected) in [
+        (1, Some("127.0.0.1"), TaskState::Assigned),
+        (2, Some("::1"), TaskState::Assigned),
+        (3, Some("127.0.0.1"), TaskState::Pending),
+        (4, None, TaskState::Pending),
+    ] {
+        let mut host = spec(&format!("host{n}"));
+        let address = address.map(|text| text.parse().expect("an address"));
+        host.endpoint.ports = vec![PortConfig { mode: PublishMode::Host, address, ..port(80, 8080) }];
+        let service = cell.service(50 + n, host);
+        let task = cell.assigned(100 + n, service, 1, node);
+        assert_eq!(cell.task(task).status.state, expected, "{n}");
+    }
 }
 
 #[test]

@@ -3,13 +3,13 @@
 //! The whole table travels each time; deltas come later. Everything is sorted by id, so that equal
 //! tables are equal values.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::id::{ClusterId, MemberId, NetworkId, NodeId, ServiceId, TaskId};
-use crate::network::SubnetBlock;
+use crate::network::{Addresses, SubnetBlock};
 use crate::service::RegistryAuth;
-use crate::spec::{Control, EndpointMode, NetworkDriver, PortConfig, PublishMode, Role, ServiceSpec};
+use crate::spec::{Balance, Control, EndpointMode, NetworkDriver, PortConfig, PublishMode, Role, ServiceSpec};
 use crate::task::{Attachment, EndpointState, Slot};
 use crate::task_state::{DesiredState, TaskState};
 use crate::units::TimestampMs;
@@ -35,7 +35,7 @@ pub struct AssignedTask {
     /// Stop once `settled` reached this index, or `DRAIN_WAIT_MS` after hearing of it. 0 = at once.
     pub stop_at: u64,
     pub attachments: Vec<Attachment>,
-    pub ingress: Option<Ipv4Addr>,
+    pub ingress: Addresses,
     /// Ports of the service with their numbers.
     pub ports: Vec<PortConfig>,
     pub registry_auth: RegistryAuth,
@@ -61,8 +61,9 @@ pub struct AssignedService {
     pub id: ServiceId,
     pub name: String,
     pub mode: EndpointMode,
+    pub balance: Balance,
     /// One per network (only networks that this node has; none with dnsrr).
-    pub vips: Vec<(NetworkId, Ipv4Addr)>,
+    pub vips: Vec<(NetworkId, Addresses)>,
     /// Aliases per network.
     pub aliases: Vec<(NetworkId, Vec<String>)>,
     /// Ports with [`PublishMode::Ingress`] and their numbers; every node answers them.
@@ -79,9 +80,9 @@ pub struct Endpoint {
     pub node_number: u16,
     pub slot: Slot,
     pub state: EndpointState,
-    /// Address in each network that this node has too.
-    pub addresses: Vec<(NetworkId, Ipv4Addr)>,
-    pub ingress: Option<Ipv4Addr>,
+    /// In each network that this node has too.
+    pub addresses: Vec<(NetworkId, Addresses)>,
+    pub ingress: Addresses,
 }
 
 /// Another node (or this one): where VXLAN frames go.
@@ -89,11 +90,14 @@ pub struct Endpoint {
 pub struct Peer {
     pub id: NodeId,
     pub number: u16,
+    /// Of its data path.
     pub address: IpAddr,
+    /// All that its interfaces have and that others may see, sorted: as a client it is known by them.
+    pub addresses: Vec<IpAddr>,
     /// The node is not Down.
     pub is_up: bool,
-    /// Its address in the ingress network.
-    pub ingress: Option<Ipv4Addr>,
+    /// Its addresses in the ingress network.
+    pub ingress: Addresses,
 }
 
 /// What the cluster has decided about this node itself.
@@ -101,8 +105,8 @@ pub struct Peer {
 pub struct NodeOrders {
     pub id: NodeId,
     pub number: u16,
-    /// Its address in the ingress network.
-    pub ingress: Option<Ipv4Addr>,
+    /// Its addresses in the ingress network.
+    pub ingress: Addresses,
     pub role: Role,
     pub member: MemberId,
     pub control: Control,

@@ -325,6 +325,6 @@ pub struct Cursor {
     pub index: u64,
     pub node_number: u16,
     pub vni: u32,
-    /// Last address given, per network.
-    pub addresses: Vec<(NetworkId, std::net::Ipv4Addr)>,
+    /// Last address given, per network and family.
+    pub addresses: Vec<(NetworkId, std::net::IpAddr)>,
 }

@@ -84,13 +84,19 @@ pub const VNI_MAX: u32 = (1 << 24) - 1;
 pub const NODE_NUMBER_MAX: u16 = u16::MAX;
 /// A node number is given again at the earliest so long after `node rm`, in milliseconds.
 pub const NODE_NUMBER_REST_MS: u64 = 3_600 * 1_000;
-/// Overlay payload on a 1500-byte underlay: VXLAN over IPv4 takes 50 bytes.
+/// Prefix length of an IPv6 subnet that is cut from a pool.
+pub const SUBNET_BITS_IPV6: u8 = 64;
+/// Overlay payload on a 1500-byte underlay: VXLAN over IPv4 takes 50 bytes. Nodes lower it where their
+/// path carries less.
 pub const OVERLAY_MTU: u32 = 1_450;
 /// The least MTU a network may ask for: what every IPv4 host must take.
 pub const OVERLAY_MTU_MIN: u32 = 576;
+/// The least MTU of a network with IPv6 (RFC 8200).
+pub const OVERLAY_MTU_MIN_IPV6: u32 = 1_280;
 /// The largest MTU a network may ask for: an IPv4 packet less 50 bytes of VXLAN.
 pub const OVERLAY_MTU_MAX: u32 = 65_485;
 const _: () = assert!(OVERLAY_MTU_MIN <= OVERLAY_MTU && OVERLAY_MTU <= OVERLAY_MTU_MAX);
+const _: () = assert!(OVERLAY_MTU_MIN_IPV6 <= OVERLAY_MTU);
 /// DNS answers may be cached so long, in seconds.
 pub const DNS_TTL_SECONDS: u32 = 5;
 

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::cluster::Meta;
 use crate::id::{MemberId, NodeId};
+use crate::network::Addresses;
 use crate::spec::{Availability, NodeSpec, Platform, Role};
 use crate::units::{Bytes, NanoCpus, TimestampMs};
 
@@ -46,6 +47,8 @@ pub struct NodeDescription {
     pub data_path_address: Option<IpAddr>,
     /// Where managers are reached, `HOST:2377`.
     pub control_address: Option<SocketAddr>,
+    /// What its interfaces have, sorted; not loopback and link-local ones, nor ours.
+    pub addresses: Vec<IpAddr>,
     /// Published ports that this node cannot answer, with the reason.
     pub port_problems: Vec<PortProblem>,
     /// Feature levels that this build can apply.
@@ -101,8 +104,8 @@ pub struct Node {
     pub membership: Membership,
     /// 1-65535, unique: conntrack zone, MACs, ingress address.
     pub number: u16,
-    /// Its address in the ingress network; `None` while there is no such network.
-    pub ingress: Option<std::net::Ipv4Addr>,
+    /// Its addresses in the ingress network; empty while there is no such network.
+    pub ingress: Addresses,
     /// Cluster time of its admission.
     pub admitted: TimestampMs,
     /// Log index of the entry that opened the current session; 0 = never.

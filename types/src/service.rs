@@ -1,11 +1,11 @@
 //! A service with what the cluster did for it.
 
 use std::fmt;
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use crate::cluster::Meta;
 use crate::id::{NetworkId, ServiceId};
+use crate::network::Addresses;
 use crate::spec::{PortConfig, ServiceSpec};
 use crate::units::TimestampMs;
 
@@ -48,11 +48,11 @@ pub struct UpdateStatus {
     pub completed_at: TimestampMs,
 }
 
-/// The virtual address on one network.
+/// The virtual addresses on one network, one per family of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VirtualIp {
     pub network: NetworkId,
-    pub address: Ipv4Addr,
+    pub addresses: Addresses,
 }
 
 /// A service.

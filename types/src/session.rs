@@ -98,7 +98,7 @@ impl Settled {
             // Not told of yet: then nobody may be left out.
             at.map_or(self.everywhere, |at| self.networks[at].1)
         };
-        if task.ingress.is_some() {
+        if !task.ingress.is_empty() {
             return self.everywhere;
         }
         task.attachments.iter().map(|attachment| on(attachment.network)).min().unwrap_or(u64::MAX)

@@ -1,11 +1,11 @@
 //! A task: one attempt to run one container on one node.
 
 use std::fmt;
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use crate::cluster::Meta;
 use crate::id::{NetworkId, NodeId, ServiceId, TaskId};
+use crate::network::Addresses;
 use crate::spec::{PortConfig, ServiceSpec};
 use crate::task_state::{DesiredState, TaskState};
 use crate::units::TimestampMs;
@@ -70,7 +70,7 @@ pub enum EndpointState {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachment {
     pub network: NetworkId,
-    pub address: Ipv4Addr,
+    pub addresses: Addresses,
     pub aliases: Vec<String>,
 }
 
@@ -95,8 +95,8 @@ pub struct Task {
     pub stop_at: u64,
     /// Addresses from the store; empty before allocation.
     pub attachments: Vec<Attachment>,
-    /// Address in the ingress network, where the service publishes in ingress mode.
-    pub ingress: Option<Ipv4Addr>,
+    /// Addresses in the ingress network; empty where the service publishes nothing in ingress mode.
+    pub ingress: Addresses,
     /// Allocation was done (possibly of nothing).
     pub allocated: bool,
     /// Not started before this cluster time (restart delay); 0 = at once.

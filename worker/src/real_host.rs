@@ -84,7 +84,7 @@ impl RealHost {
             };
         }
         let hostname = if spec.hostname.is_empty() { task.id.short() } else { spec.hostname.clone() };
-        let addresses: Vec<IpAddr> = task.attachments.iter().map(|a| a.address.into()).collect();
+        let addresses: Vec<IpAddr> = task.attachments.iter().flat_map(|a| a.addresses.iter()).collect();
         Sandbox {
             netns: NetNs::Path(self.overlay.sandbox_path(task.id)),
             hosts: files::hosts(&hostname, &addresses),

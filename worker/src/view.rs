@@ -113,7 +113,7 @@ fn network_names(task: &AssignedTask, networks: &[AssignedNetwork]) -> Vec<Strin
         let id = network.id.to_string();
         let is_named =
             task.spec.task.networks.iter().any(|wanted| wanted.target == id || wanted.target == network.name);
-        is_named || (network.ingress && task.ingress.is_some())
+        is_named || (network.ingress && !task.ingress.is_empty())
     };
     let mut names: Vec<String> = networks.iter().filter(wanted).map(|network| network.name.clone()).collect();
     names.sort();
@@ -147,6 +147,7 @@ fn words_for(age: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::IpAddr;
 
     #[test]
     fn ages_are_docker_s_words() {
@@ -196,7 +197,8 @@ mod tests {
         spec.task.networks =
             vec![NetworkAttachment { target: NetworkId(3).to_string(), ..NetworkAttachment::default() }];
         spec.task.container.mounts = vec![Mount { source: "data".into(), ..Mount::default() }];
-        let mut task = AssignedTask { spec: spec.into(), ingress: Some([10, 0, 0, 9].into()), ..Default::default() };
+        let mut task =
+            AssignedTask { spec: spec.into(), ingress: IpAddr::from([10, 0, 0, 9]).into(), ..Default::default() };
         let running = Container::Running { pid: 7, started_at_ms: 97_000 };
         let local = Local { container: Some(running), wellness: Wellness::Starting, ..Local::default() };
         let now = TimestampMs(100_000);
@@ -206,7 +208,7 @@ mod tests {
             (vec!["back".to_owned(), "ingress".to_owned()], "starting")
         );
         assert_eq!(shown.mounts[0].source, "data");
-        task.ingress = None;
+        task.ingress = Default::default();
         assert_eq!(view(TaskId(1), &local, Some(&task), &[], &networks, now).unwrap().networks, ["back"]);
     }
 }

@@ -1,9 +1,8 @@
 //! Assignments.
 
-use std::net::Ipv4Addr;
-
 use rswarm_types::NetworkId;
 use rswarm_types::assignment::*;
+use rswarm_types::network::Addresses;
 
 use crate::pb;
 use crate::wire::{Wire, WireError, wire_struct};
@@ -13,9 +12,9 @@ wire_struct!(AssignedTask => pb::AssignedTask {
     id, service, desired, state, stop_at, attachments, ingress, ports, registry_auth; slot, spec
 });
 wire_struct!(AssignedNetwork => pb::AssignedNetwork { id, name, driver, vni, blocks, internal, ingress, mtu });
-wire_struct!(AssignedService => pb::AssignedService { id, name, mode, vips, aliases, ports });
+wire_struct!(AssignedService => pb::AssignedService { id, name, mode, balance, vips, aliases, ports });
 wire_struct!(Endpoint => pb::Endpoint { task, service, node, node_number, state, addresses, ingress; slot });
-wire_struct!(Peer => pb::Peer { id, number, address, is_up, ingress });
+wire_struct!(Peer => pb::Peer { id, number, address, addresses, is_up, ingress });
 wire_struct!(NodeOrders => pb::NodeOrders {
     id, number, ingress, role, member, control, data_path_port, cluster
 });
@@ -23,14 +22,14 @@ wire_struct!(Assignments => pb::Assignments {
     tasks, networks, services, endpoints, peers, managers, now; log_id, node
 });
 
-/// An address in a network.
-impl Wire for (NetworkId, Ipv4Addr) {
+/// Addresses in a network.
+impl Wire for (NetworkId, Addresses) {
     type Pb = pb::VirtualIp;
     fn to_pb(&self) -> pb::VirtualIp {
-        pb::VirtualIp { network: self.0.to_pb(), address: self.1.to_pb() }
+        pb::VirtualIp { network: self.0.to_pb(), addresses: self.1.to_pb() }
     }
     fn from_pb(pb: pb::VirtualIp) -> Result<Self, WireError> {
-        Ok((Wire::from_pb(pb.network)?, Wire::from_pb(pb.address)?))
+        Ok((Wire::from_pb(pb.network)?, Wire::from_pb(pb.addresses)?))
     }
 }
 

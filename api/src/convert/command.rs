@@ -1,10 +1,12 @@
 //! Commands, answers and snapshot records: what the log and snapshots hold.
 
-use rswarm_types::NodeId;
+use std::net::IpAddr;
+
 use rswarm_types::command::*;
 use rswarm_types::refusal::Refusal;
 use rswarm_types::units::TimestampMs;
 use rswarm_types::validate::Violation;
+use rswarm_types::{NetworkId, NodeId};
 
 use crate::pb;
 use crate::wire::{Wire, WireError, required, wire_struct};
@@ -30,6 +32,17 @@ impl Wire for (NodeId, TimestampMs) {
     }
     fn from_pb(pb: pb::Failure) -> Result<Self, WireError> {
         Ok((Wire::from_pb(pb.node)?, Wire::from_pb(pb.at)?))
+    }
+}
+
+/// The last address given in a network, of its family.
+impl Wire for (NetworkId, IpAddr) {
+    type Pb = pb::LastAddress;
+    fn to_pb(&self) -> pb::LastAddress {
+        pb::LastAddress { network: self.0.to_pb(), address: self.1.to_pb() }
+    }
+    fn from_pb(pb: pb::LastAddress) -> Result<Self, WireError> {
+        Ok((Wire::from_pb(pb.network)?, Wire::from_pb(pb.address)?))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use rswarm_types::TaskId;
 use rswarm_types::cluster::{Cluster, JoinTokens, Meta, RootCa};
-use rswarm_types::network::{Network, SubnetBlock};
+use rswarm_types::network::{Addresses, Network, SubnetBlock};
 use rswarm_types::node::{Membership, Node, NodeDescription, NodeState, NodeStatus, PortProblem};
 use rswarm_types::service::{RegistryAuth, Service, UpdateState, UpdateStatus, VirtualIp};
 use rswarm_types::task::{Attachment, EndpointState, Slot, Task, TaskStatus};
@@ -31,18 +31,30 @@ wire_struct!(Node => pb::Node {
 wire_struct!(SubnetBlock => pb::SubnetBlock { subnet, gateway, range });
 wire_struct!(Network => pb::Network { id, vni, blocks, removing; meta, spec });
 wire_struct!(UpdateStatus => pb::UpdateStatus { state, message, started, last_slot, started_at, completed_at });
-wire_struct!(VirtualIp => pb::VirtualIp { network, address });
+wire_struct!(VirtualIp => pb::VirtualIp { network, addresses });
 wire_struct!(Service => pb::Service {
     id, previous, spec_version, ports, vips, update, removing, registry_auth; meta, spec
 });
 wire_struct!(TaskStatus => pb::TaskStatus {
     state, message, error, exit_code, pid, at, applied, host_ports, sandbox_gone
 });
-wire_struct!(Attachment => pb::Attachment { network, address, aliases });
+wire_struct!(Attachment => pb::Attachment { network, addresses, aliases });
 wire_struct!(Task => pb::Task {
     id, service, node, spec_version, desired, desired_reason, stop_at, attachments, ingress, allocated, start_after,
     replaces, created, running_since; meta, slot, spec, status
 });
+
+/// Left out where there are none.
+impl Wire for Addresses {
+    type Pb = Option<pb::Addresses>;
+    fn to_pb(&self) -> Self::Pb {
+        (!self.is_empty()).then(|| pb::Addresses { v4: self.v4.to_pb(), v6: self.v6.to_pb() })
+    }
+    fn from_pb(pb: Self::Pb) -> Result<Self, WireError> {
+        let pb::Addresses { v4, v6 } = pb.unwrap_or_default();
+        Ok(Self { v4: Wire::from_pb(v4)?, v6: Wire::from_pb(v6)? })
+    }
+}
 
 impl Wire for RegistryAuth {
     type Pb = String;
@@ -93,6 +105,7 @@ impl Wire for NodeDescription {
             data_path_address: self.data_path_address.to_pb(),
             control_address: self.control_address.to_pb(),
             port_problems: self.port_problems.to_pb(),
+            addresses: self.addresses.to_pb(),
             feature_min: self.feature_range.0,
             feature_max: self.feature_range.1,
         }
@@ -108,6 +121,7 @@ impl Wire for NodeDescription {
             data_path_address: Wire::from_pb(pb.data_path_address)?,
             control_address: Wire::from_pb(pb.control_address)?,
             port_problems: Wire::from_pb(pb.port_problems)?,
+            addresses: Wire::from_pb(pb.addresses)?,
             feature_range: (pb.feature_min, pb.feature_max),
         })
     }

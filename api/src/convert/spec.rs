@@ -15,17 +15,17 @@ wire_enum!(RestartCondition { None = 0, OnFailure = 1, Any = 2 });
 wire_enum!(UpdateOrder { StopFirst = 0, StartFirst = 1 });
 wire_enum!(FailureAction { Pause = 0 });
 wire_enum!(EndpointMode { Vip = 0, DnsRr = 1 });
-wire_enum!(Protocol { Tcp = 0, Udp = 1 });
+wire_enum!(Protocol { Tcp = 0, Udp = 1, Sctp = 2 });
 wire_enum!(PublishMode { Ingress = 0, Host = 1 });
 
 wire_struct!(ClusterSpec => pb::ClusterSpec {
     name, labels, address_pools, subnet_bits, data_path_port, cert_expiry, task_history_limit, snapshot_interval
 });
 wire_struct!(NodeSpec => pb::NodeSpec { name, labels, role, availability, control });
-wire_struct!(SubnetSpec => pb::SubnetSpec { subnet, gateway, range });
+wire_struct!(SubnetSpec => pb::SubnetSpec { subnet, gateway, range, aux_addresses });
 wire_struct!(Ipam => pb::Ipam { subnets });
 wire_struct!(NetworkSpec => pb::NetworkSpec {
-    name, labels, driver, driver_opts, internal, attachable, ingress; ipam
+    name, labels, driver, driver_opts, ipv6, internal, attachable, ingress; ipam
 });
 wire_struct!(DnsConfig => pb::DnsConfig { nameservers, search, options });
 wire_struct!(Privileges => pb::Privileges { no_new_privileges, seccomp_unconfined });
@@ -52,9 +52,22 @@ wire_struct!(TaskSpec => pb::TaskSpec {
     networks, log_driver, force_update; container, resources, restart, placement
 });
 wire_struct!(UpdateConfig => pb::UpdateConfig { parallelism, delay, failure_action, monitor, order });
-wire_struct!(PortConfig => pb::PortConfig { protocol, target, published, mode });
-wire_struct!(EndpointSpec => pb::EndpointSpec { mode, ports });
+wire_struct!(PortConfig => pb::PortConfig { protocol, target, published, mode, address });
+wire_struct!(EndpointSpec => pb::EndpointSpec { mode, balance, ports });
 wire_struct!(ServiceSpec => pb::ServiceSpec { name, labels, update, rollback; task, mode, endpoint });
+
+/// Left out where it is the default.
+impl Wire for Balance {
+    type Pb = Option<pb::Balance>;
+    fn to_pb(&self) -> Self::Pb {
+        let Self { by_client, prefers_local } = *self;
+        (*self != Self::default()).then_some(pb::Balance { by_client, prefers_local })
+    }
+    fn from_pb(pb: Self::Pb) -> Result<Self, WireError> {
+        let pb::Balance { by_client, prefers_local } = pb.unwrap_or_default();
+        Ok(Self { by_client, prefers_local })
+    }
+}
 
 impl Wire for ServiceMode {
     type Pb = pb::ServiceMode;

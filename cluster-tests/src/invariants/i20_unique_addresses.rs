@@ -2,10 +2,11 @@
 //! what a host uses was allocated before.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use rswarm_store::State;
-use rswarm_types::spec::PublishMode;
+use rswarm_types::service::VirtualIp;
+use rswarm_types::spec::{PortConfig, PublishMode};
 use rswarm_types::{NetworkId, TaskId};
 
 use super::Violation;
@@ -15,7 +16,7 @@ const NAME: &str = "I20";
 /// Something that only one may hold.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Thing {
-    Address(NetworkId, Ipv4Addr),
+    Address(NetworkId, IpAddr),
     Segment(u32),
     NodeNumber(u16),
     Port(u16, String),
@@ -40,18 +41,23 @@ pub fn held(state: &State) -> Vec<(Thing, String)> {
     for node in state.nodes() {
         let holder = format!("node {}", node.id.short());
         held.push((Thing::NodeNumber(node.number), holder.clone()));
-        held.extend(ingress.zip(node.ingress).map(|(network, address)| (Thing::Address(network, address), holder)));
+        let all = ingress.into_iter().flat_map(|network| node.ingress.iter().map(move |a| Thing::Address(network, a)));
+        held.extend(all.map(|thing| (thing, holder.clone())));
     }
     for service in state.services() {
         let name = &service.spec.name;
-        let vips = service.vips.iter().map(|vip| Thing::Address(vip.network, vip.address));
+        let of_network = |vip: &VirtualIp| vip.addresses.iter().map(|a| (vip.network, a)).collect::<Vec<_>>();
+        let vips = service.vips.iter().flat_map(of_network).map(|(network, a)| Thing::Address(network, a));
         held.extend(vips.map(|thing| (thing, format!("the VIP of {name}"))));
         let ports = service.ports.iter().filter(|p| !service.removing && p.mode == PublishMode::Ingress);
-        held.extend(ports.map(|p| (Thing::Port(p.published, p.protocol.to_string()), format!("service {name}"))));
+        let kind =
+            |p: &PortConfig| p.address.map_or_else(|| p.protocol.to_string(), |a| format!("{} of {a}", p.protocol));
+        held.extend(ports.map(|p| (Thing::Port(p.published, kind(p)), format!("service {name}"))));
     }
     for task in state.tasks().filter(|t| !t.status.sandbox_gone) {
-        let own = task.attachments.iter().map(|a| (a.network, a.address));
-        let all = own.chain(ingress.zip(task.ingress)).map(|(network, address)| Thing::Address(network, address));
+        let own = task.attachments.iter().map(|a| (a.network, a.addresses));
+        let all = own.chain(ingress.map(|network| (network, task.ingress)));
+        let all = all.flat_map(|(network, addresses)| addresses.iter().map(move |a| Thing::Address(network, a)));
         held.extend(all.map(|thing| (thing, format!("task {}", task.name()))));
     }
     held
@@ -76,12 +82,12 @@ pub struct InUse {
     pub host: String,
     pub task: TaskId,
     pub network: NetworkId,
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
 }
 
 /// Looks at the sandboxes that exist, wherever they are.
 pub fn check_hosts(in_use: &[InUse]) -> Option<Violation> {
-    let mut holders: BTreeMap<(NetworkId, Ipv4Addr), &InUse> = BTreeMap::new();
+    let mut holders: BTreeMap<(NetworkId, IpAddr), &InUse> = BTreeMap::new();
     in_use.iter().find_map(|use_| {
         let other = holders.insert((use_.network, use_.address), use_).filter(|other| other.task != use_.task)?;
         let text = format!(
@@ -128,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_second_holder_of_anything_is_caught() {
-        let address = |last| Thing::Address(NetworkId(5), Ipv4Addr::new(10, 1, 1, last));
+        let address = |last| Thing::Address(NetworkId(5), IpAddr::from([10, 1, 1, last]));
         let port = |number, protocol: &str| Thing::Port(number, protocol.into());
         for (a, b, expected) in [
             (address(1), address(2), 0),
@@ -149,7 +155,7 @@ mod tests {
             host: host.into(),
             task: TaskId(task),
             network: NetworkId(5),
-            address: Ipv4Addr::new(10, 1, 1, last),
+            address: IpAddr::from([10, 1, 1, last]),
         };
         assert_eq!(check_hosts(&[used("a", 1, 5), used("b", 2, 6)]), None);
         assert!(check_hosts(&[used("a", 1, 5), used("b", 2, 5)]).is_some());

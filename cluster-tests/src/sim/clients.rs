@@ -11,7 +11,7 @@ use rswarm_types::limits::CLIENT_RETRY_MS;
 use rswarm_types::node::Node;
 use rswarm_types::service::{RegistryAuth, Service};
 use rswarm_types::spec::{
-    Availability, Healthcheck, NetworkAttachment, NetworkSpec, NodeSpec, PortConfig, Protocol, PublishMode, Resources,
+    Availability, Healthcheck, NetworkAttachment, NetworkSpec, NodeSpec, PortConfig, PublishMode, Resources,
     RestartCondition, RestartPolicy, Role, ServiceMode, ServiceSpec, UpdateConfig, UpdateOrder,
 };
 use rswarm_types::units::{Bytes, NanoCpus};
@@ -296,7 +296,7 @@ fn random_spec(dice: &Dice, name: &str, state: &State) -> ServiceSpec {
     if dice.chance(50) {
         let mode = if dice.chance(30) { PublishMode::Host } else { PublishMode::Ingress };
         let published = if dice.chance(30) { 0 } else { u16::try_from(8_000 + dice.below(6)).unwrap_or(8_000) };
-        spec.endpoint.ports = vec![PortConfig { protocol: Protocol::Tcp, target: 80, published, mode }];
+        spec.endpoint.ports = vec![PortConfig { target: 80, published, mode, ..PortConfig::default() }];
     }
     spec
 }

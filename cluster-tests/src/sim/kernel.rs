@@ -1,7 +1,7 @@
 //! A host's kernel and containers, as far as a daemon sees them. They outlive the daemon, not the power.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ struct Inner {
 #[derive(Default)]
 struct State {
     containers: BTreeMap<TaskId, Unit>,
-    sandboxes: BTreeMap<TaskId, Vec<(NetworkId, Ipv4Addr)>>,
+    sandboxes: BTreeMap<TaskId, Vec<(NetworkId, IpAddr)>>,
     next_pid: u32,
     next_port: u16,
     /// Things go wrong now and then.
@@ -216,10 +216,11 @@ impl Handle {
 }
 
 /// Addresses that a task's sandbox gets.
-fn addresses(task: &AssignedTask, assignments: &Assignments) -> Vec<(NetworkId, Ipv4Addr)> {
+fn addresses(task: &AssignedTask, assignments: &Assignments) -> Vec<(NetworkId, IpAddr)> {
     let ingress = assignments.networks.iter().find(|n| n.ingress).map(|n| n.id);
-    let own = task.attachments.iter().map(|a| (a.network, a.address));
-    own.chain(ingress.zip(task.ingress)).collect()
+    let own = task.attachments.iter().map(|a| (a.network, a.addresses));
+    let all = own.chain(ingress.map(|network| (network, task.ingress)));
+    all.flat_map(|(network, addresses)| addresses.iter().map(move |address| (network, address))).collect()
 }
 
 #[async_trait]

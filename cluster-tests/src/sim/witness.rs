@@ -171,8 +171,8 @@ pub struct Counts {
 /// Whether the newest state gave the address to the task; a task without a record had it once.
 fn is_allocated(state: &State, used: &InUse) -> bool {
     let Some(task) = state.task(used.task) else { return true };
-    let own = task.attachments.iter().map(|a| a.address);
-    own.chain(task.ingress).any(|address| address == used.address)
+    let own = task.attachments.iter().map(|a| a.addresses);
+    own.chain([task.ingress]).any(|addresses| addresses.iter().any(|address| address == used.address))
 }
 
 fn never_given(used: &InUse) -> Violation {

@@ -1,6 +1,5 @@
 //! Records that may go: old tasks, removed services, removed networks.
 
-use rswarm_store::Holder;
 use rswarm_types::command::Change;
 use rswarm_types::limits::TASK_HISTORY_LIMIT;
 use rswarm_types::service::Service;
@@ -59,14 +58,13 @@ fn reap_unwanted(p: &mut Proposal<'_>, mate: &mut Mate<'_>) {
 /// Its node holds nothing of it, or it never held an address.
 fn is_free(mate: &Mate<'_>) -> bool {
     let task = mate.task;
-    task.status.sandbox_gone || (task.attachments.is_empty() && task.ingress.is_none())
+    task.status.sandbox_gone || (task.attachments.is_empty() && task.ingress.is_empty())
 }
 
 /// Networks that are being removed and whose last address is free.
 pub(super) fn forget_networks(p: &mut Proposal<'_>) {
     for network in p.state.networks().filter(|network| network.removing) {
-        let is_own = |holder: Holder| matches!(holder, Holder::Gateway | Holder::ReturnGateway);
-        if p.state.addresses(network.id).all(|(_, holder)| is_own(holder)) {
+        if p.state.addresses(network.id).all(|(_, holder)| holder.is_network()) {
             p.push(Change::ForgetNetwork { network: network.id });
         }
     }

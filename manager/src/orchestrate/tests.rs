@@ -617,7 +617,8 @@ fn a_service_that_never_ran_is_removed_at_once() {
 #[test]
 fn tasks_wait_for_addresses_and_say_so() {
     let mut lab = Lab::new(1);
-    let subnet = SubnetSpec { subnet: "10.9.0.0/29".parse().expect("a subnet"), gateway: None, range: None };
+    let subnet = "10.9.0.0/29".parse().expect("a subnet");
+    let subnet = SubnetSpec { subnet, gateway: None, range: None, aux_addresses: Default::default() };
     let mut net = NetworkSpec { name: "tiny".into(), ..NetworkSpec::default() };
     net.ipam.subnets = vec![subnet];
     lab.network(9, net);

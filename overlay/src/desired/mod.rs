@@ -12,37 +12,50 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use ipnet::Ipv4Net;
 use order::Slots;
 use rswarm_types::assignment::{AssignedNetwork, AssignedService, AssignedTask, Assignments, Endpoint, Peer};
-use rswarm_types::spec::{NetworkDriver, PortConfig, Protocol};
+use rswarm_types::network::Addresses;
+use rswarm_types::spec::{NetworkDriver, PortConfig};
 use rswarm_types::task::EndpointState;
 use rswarm_types::{NetworkId, NodeId, TaskId, limits};
 
+use crate::gateway::Gateway;
 use crate::model::ruleset::Table;
-use crate::model::{ForeignChain, LinkEnd, NamespaceKey, World, names};
+use crate::model::{ForeignChain, LinkEnd, NamespaceKey, Version, World, names};
+use crate::nfnl::expression::Draw;
+use crate::ports::PublishedPort;
+
+/// Outer Ethernet, IPv4, UDP and VXLAN headers, in octets.
+const VXLAN_OVERHEAD: u32 = 50;
+const IPV4_HEADER: u32 = 20;
+const IPV6_HEADER: u32 = 40;
+/// What a path carries unless it is known to carry less, in octets.
+pub const PATH_MTU: u32 = 1_500;
 
 /// What this node knows of itself, beside what it is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostFacts {
     /// The address that carries VXLAN frames.
-    pub data_path: Ipv4Addr,
-    /// The gateway bridge's address, with the subnet.
-    pub gateway: Ipv4Net,
-    /// Addresses of sandboxes on the gateway bridge.
+    pub data_path: IpAddr,
+    /// What the data path carries between hosts, in octets.
+    pub path_mtu: u32,
+    pub gateway: Gateway,
+    /// Addresses of sandboxes on the gateway; each has an IPv6 one that follows from it.
     pub gateway_addresses: BTreeMap<TaskId, Ipv4Addr>,
     /// Where each sandbox's DNS server listens.
     pub dns: BTreeMap<TaskId, DnsPorts>,
     /// Redirections to servers that we have not heard of yet, as they are in the kernel.
     pub dns_found: BTreeMap<TaskId, Arc<Table>>,
     /// Ports whose sockets netd holds: only these are translated.
-    pub held: BTreeSet<(Protocol, u16)>,
+    pub held: BTreeSet<PublishedPort>,
     /// Numbers chosen for host-mode ports.
     pub host_ports: BTreeMap<(TaskId, PortConfig), u16>,
     /// Slots that backends have now.
     pub slots: Slots,
     /// Forward chains of others that would drop our traffic.
     pub forward_drops: BTreeSet<ForeignChain>,
+    /// Interfaces of the host that take their routes from a router, and must after they forward too.
+    pub advertised: BTreeSet<String>,
 }
 
 /// Ports of a DNS server on 127.0.0.11.
@@ -61,9 +74,10 @@ pub enum Subject {
 }
 
 impl HostFacts {
-    pub fn new(data_path: Ipv4Addr, gateway: Ipv4Net) -> Self {
+    pub fn new(data_path: IpAddr, gateway: Gateway) -> Self {
         Self {
             data_path,
+            path_mtu: PATH_MTU,
             gateway,
             gateway_addresses: BTreeMap::new(),
             dns: BTreeMap::new(),
@@ -72,6 +86,7 @@ impl HostFacts {
             host_ports: BTreeMap::new(),
             slots: Slots::default(),
             forward_drops: BTreeSet::new(),
+            advertised: BTreeSet::new(),
         }
     }
 }
@@ -90,8 +105,8 @@ impl From<NamespaceKey> for Subject {
 #[derive(Clone, Debug, Default)]
 pub struct Desired {
     pub world: World,
-    /// The other ends of sandboxes' interfaces.
-    pub veths: BTreeMap<(TaskId, String), LinkEnd>,
+    /// Interface pairs: inner end → outer end.
+    pub veths: BTreeMap<LinkEnd, LinkEnd>,
     /// Sandboxes that must stay although nothing says what is in them.
     pub untouched: BTreeSet<NamespaceKey>,
     /// What cannot be made, and why.
@@ -101,8 +116,13 @@ pub struct Desired {
 impl Desired {
     /// Inner end and outer end of each interface pair.
     pub fn pairs(&self) -> impl Iterator<Item = (LinkEnd, &LinkEnd)> {
-        let sandbox = |(task, name): &(TaskId, String)| (NamespaceKey::Sandbox(*task), name.clone());
-        self.veths.iter().map(move |(inner, outer)| (sandbox(inner), outer))
+        self.veths.iter().map(|(inner, outer)| (inner.clone(), outer))
+    }
+
+    /// The sandbox cannot be made: what else leads to it is not wanted either.
+    fn give_up(&mut self, sandbox: NamespaceKey) {
+        self.world.namespaces.remove(&sandbox);
+        self.veths.retain(|(inner, _), _| *inner != sandbox);
     }
 }
 
@@ -163,7 +183,7 @@ struct View<'a> {
     networks: BTreeMap<NetworkId, &'a AssignedNetwork>,
     peers: BTreeMap<NodeId, &'a Peer>,
     /// Endpoints that exist, by network.
-    endpoints: BTreeMap<NetworkId, Vec<(&'a Endpoint, Ipv4Addr)>>,
+    endpoints: BTreeMap<NetworkId, Vec<(&'a Endpoint, Addresses)>>,
 }
 
 impl<'a> View<'a> {
@@ -178,8 +198,8 @@ impl<'a> View<'a> {
         };
         let mut endpoints: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for endpoint in assignments.endpoints.iter().filter(|e| view.is_live(e)) {
-            for (network, address) in &endpoint.addresses {
-                endpoints.entry(*network).or_default().push((endpoint, *address));
+            for (network, addresses) in &endpoint.addresses {
+                endpoints.entry(*network).or_default().push((endpoint, *addresses));
             }
         }
         view.endpoints = endpoints;
@@ -208,13 +228,20 @@ impl<'a> View<'a> {
         endpoint.state == EndpointState::Ready && self.is_node_up(endpoint.node)
     }
 
-    /// Other nodes, where frames can go.
-    fn others(&self) -> impl Iterator<Item = (&'a Peer, Ipv4Addr)> {
-        let own = self.assignments.node.id;
-        self.assignments.peers.iter().filter(move |p| p.id != own).filter_map(|p| match p.address {
-            IpAddr::V4(address) => Some((p, address)),
-            IpAddr::V6(_) => None,
-        })
+    /// Other nodes, where frames can go: a VXLAN device has one version of the Internet protocol.
+    fn others(&self) -> impl Iterator<Item = &'a Peer> {
+        let (own, data_path) = (self.assignments.node.id, self.facts.data_path);
+        let others = self.assignments.peers.iter().filter(move |p| p.id != own);
+        others.filter(move |p| p.address.is_ipv4() == data_path.is_ipv4())
+    }
+
+    /// What fits into a VXLAN frame: at most what the network asks for.
+    fn mtu(&self, network: &AssignedNetwork) -> u32 {
+        let overhead = match Version::of(self.facts.data_path) {
+            Version::V4 => VXLAN_OVERHEAD,
+            Version::V6 => VXLAN_OVERHEAD + IPV6_HEADER - IPV4_HEADER,
+        };
+        network.mtu.min(self.facts.path_mtu.saturating_sub(overhead))
     }
 
     fn data_path_port(&self) -> u16 {
@@ -225,10 +252,22 @@ impl<'a> View<'a> {
     }
 
     /// The ingress network, once this node has its place in it.
-    fn ingress(&self) -> Option<(&'a AssignedNetwork, Ipv4Addr)> {
+    fn ingress(&self) -> Option<(&'a AssignedNetwork, Addresses)> {
         let network = self.assignments.networks.iter().find(|n| n.ingress)?;
-        let address = self.assignments.node.ingress.filter(|_| self.assignments.node.number > 0)?;
-        Some((network, address))
+        let node = &self.assignments.node;
+        (!node.ingress.is_empty() && node.number > 0).then_some((network, node.ingress))
+    }
+
+    /// The task's addresses on the gateway.
+    fn gateway_addresses(&self, task: TaskId) -> Option<Addresses> {
+        self.facts.gateway_addresses.get(&task).map(|address| self.facts.gateway.container(*address))
+    }
+
+    /// Those of the endpoints that new connections from here go to, in an order that all nodes share.
+    fn preferred(&self, service: &AssignedService, endpoints: &[&'a Endpoint]) -> Vec<&'a Endpoint> {
+        let is_near = |e: &&'a Endpoint| service.balance.prefers_local && self.is_local(e);
+        let near: Vec<_> = endpoints.iter().copied().filter(is_near).collect();
+        if near.is_empty() { endpoints.to_vec() } else { near }
     }
 
     fn services(&self) -> impl Iterator<Item = &'a AssignedService> {
@@ -236,7 +275,12 @@ impl<'a> View<'a> {
     }
 }
 
-/// Whether the task has an interface to the gateway bridge: to reach outside, or to be reached.
+/// How the service's new connections are spread.
+fn draw_of(service: &AssignedService) -> Draw {
+    if service.balance.by_client { Draw::ByClient } else { Draw::Random }
+}
+
+/// Whether the task has an interface on the gateway: to reach outside, or to be reached.
 pub fn has_gateway(task: &AssignedTask, networks: &[AssignedNetwork]) -> bool {
     isolation(task, networks) == Isolation::Networked && (!is_internal(task, networks) || !task.ports.is_empty())
 }
@@ -249,5 +293,5 @@ pub fn is_internal(task: &AssignedTask, networks: &[AssignedNetwork]) -> bool {
 
 /// The name of the gateway interface: after those of the networks.
 pub fn gateway_interface(task: &AssignedTask) -> String {
-    names::inner_veth(task.attachments.len())
+    names::inner(task.attachments.len())
 }

@@ -1,15 +1,17 @@
 //! Which backend has which slot: as before where possible, so that a change touches few elements.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use super::rules::Published;
+use super::rules::Backend;
+use crate::model::Version;
+use crate::ports::PublishedPort;
 
 /// Slots as they are in the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Slots {
-    pub virtual_addresses: BTreeMap<Ipv4Addr, Vec<Ipv4Addr>>,
-    pub published: Published,
+    pub virtual_addresses: BTreeMap<IpAddr, Vec<IpAddr>>,
+    pub published: BTreeMap<(PublishedPort, Version), Vec<Backend>>,
 }
 
 /// The wanted ones, each in its slot of before; new ones and then the last ones fill the holes.

@@ -4,10 +4,10 @@
 //! shell uses it to remember what it did.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use super::ruleset::{RulesetChange, Table, TableName, Value};
 use super::{ForeignChain, Link, LinkEnd, LinkKind, Mac, Namespace, NamespaceKey, Route, RoutingRule, World, names};
@@ -29,7 +29,7 @@ pub enum Change {
         name: String,
         value: String,
     },
-    /// A bridge or VXLAN device, still down and nobody's port.
+    /// A bridge, a VXLAN device, or one on the gateway; still down and nobody's port.
     AddLink {
         name: String,
         link: Link,
@@ -52,11 +52,11 @@ pub enum Change {
     },
     AddAddress {
         device: String,
-        address: Ipv4Net,
+        address: IpNet,
     },
     DeleteAddress {
         device: String,
-        address: Ipv4Net,
+        address: IpNet,
     },
     /// In place of another route of ours to the same destination.
     AddRoute(Route),
@@ -65,22 +65,22 @@ pub enum Change {
     DeleteRule(RoutingRule),
     SetNeighbour {
         device: String,
-        address: Ipv4Addr,
+        address: IpAddr,
         mac: Mac,
     },
     DeleteNeighbour {
         device: String,
-        address: Ipv4Addr,
+        address: IpAddr,
     },
     SetForwarding {
         device: String,
         mac: Mac,
-        to: Ipv4Addr,
+        to: IpAddr,
     },
     DeleteForwarding {
         device: String,
         mac: Mac,
-        to: Ipv4Addr,
+        to: IpAddr,
     },
     /// One transaction, and what becomes of each table that it touches.
     Ruleset {
@@ -91,7 +91,7 @@ pub enum Change {
     OpenForward(ForeignChain),
     CloseForward(ForeignChain),
     /// Connections answered by these end.
-    FlushBackends(BTreeSet<Ipv4Addr>),
+    FlushBackends(BTreeSet<IpAddr>),
 }
 
 /// The kernel would refuse the step.
@@ -120,10 +120,8 @@ impl World {
                     return Err(impossible("it does not exist".into()));
                 }
                 if let NamespaceKey::Sandbox(task) = op.namespace {
-                    let ends = [names::network_veth(task), names::gateway_veth(task)];
-                    for namespace in self.namespaces.values_mut() {
-                        ends.iter().for_each(|end| namespace.forget_link(end));
-                    }
+                    let end = names::network_veth(task);
+                    self.namespaces.values_mut().for_each(|namespace| namespace.forget_link(&end));
                 }
                 let is_inside = |end: &LinkEnd| end.0 == op.namespace;
                 let pairs = self.pairs.iter().filter(|(o, i)| is_inside(o) || is_inside(i));
@@ -144,19 +142,38 @@ impl World {
                 self.pairs.insert(pair.0, pair.1);
                 for (key, name, link) in [(op.namespace, name, link), (*inner, inner_name, inner_link)] {
                     let namespace = self.namespaces.entry(key).or_default();
+                    namespace.forget_settings(name);
                     namespace.links.insert(name.clone(), fresh(link));
                 }
             }
             _ => {
+                if matches!(&op.change, Change::AddLink { link, .. } if link.kind == LinkKind::Macvlan)
+                    && !self.host().links.contains_key(names::GATEWAY_INNER)
+                {
+                    return Err(impossible(format!("there is no {}", names::GATEWAY_INNER)));
+                }
                 let namespace = self.namespaces.get_mut(&op.namespace);
                 let namespace = namespace.ok_or_else(|| impossible("it does not exist".into()))?;
                 namespace.apply(&op.change).map_err(impossible)?;
                 if let Change::DeleteLink { name } = &op.change {
                     self.forget_pair(&(op.namespace, name.clone()));
+                    self.forget_gateway();
                 }
             }
         }
         Ok(())
+    }
+
+    /// What stood on the gateway goes with it.
+    fn forget_gateway(&mut self) {
+        if self.host().links.contains_key(names::GATEWAY_INNER) {
+            return;
+        }
+        for namespace in self.namespaces.values_mut() {
+            let stands = namespace.links.iter().filter(|(_, l)| l.kind == LinkKind::Macvlan);
+            let names: Vec<_> = stands.map(|(name, _)| name.clone()).collect();
+            names.iter().for_each(|name| namespace.forget_link(name));
+        }
     }
 
     /// A pair goes as a whole.
@@ -177,7 +194,7 @@ impl World {
 
 /// A link as it is when it was just made.
 fn fresh(link: &Link) -> Link {
-    Link { is_up: false, master: None, is_isolated: false, suppresses_neighbours: false, ..link.clone() }
+    Link { is_up: false, master: None, suppresses_neighbours: false, ..link.clone() }
 }
 
 impl Namespace {
@@ -193,13 +210,18 @@ impl Namespace {
         self.links.get(device).is_some_and(|l| l.is_up)
     }
 
+    /// Those of an interface say nothing of the next one of its name.
+    fn forget_settings(&mut self, name: &str) {
+        let settings = format!("/conf/{name}/");
+        self.sysctls.retain(|setting, _| !setting.contains(&settings));
+    }
+
     /// What goes with a device.
     fn forget_link(&mut self, name: &str) {
         if self.links.remove(name).is_none() {
             return;
         }
-        let settings = format!("/conf/{name}/");
-        self.sysctls.retain(|setting, _| !setting.contains(&settings));
+        self.forget_settings(name);
         self.addresses.retain(|(device, _)| device != name);
         self.routes.retain(|route| route.device != name);
         self.neighbours.retain(|(device, _), _| device != name);
@@ -225,9 +247,7 @@ impl Namespace {
                 if self.links.contains_key(name) {
                     return Err(format!("{name} exists"));
                 }
-                // Settings that were read while there was no such link say nothing.
-                let settings = format!("/conf/{name}/");
-                self.sysctls.retain(|setting, _| !setting.contains(&settings));
+                self.forget_settings(name);
                 self.links.insert(name.clone(), fresh(link));
             }
             Change::SetLink { name, link } => self.set_link(name, link)?,

@@ -7,10 +7,11 @@ pub mod ruleset;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use rswarm_types::network::Addresses;
 use rswarm_types::{NetworkId, TaskId};
 
 pub use crate::nfnl::dump::ForeignChain;
@@ -42,10 +43,28 @@ impl fmt::Display for NamespaceKey {
 pub struct Mac(pub [u8; 6]);
 
 impl Mac {
-    /// The one of an overlay or gateway address: nobody need be asked for it.
-    pub fn of_address(address: Ipv4Addr) -> Self {
-        let [a, b, c, d] = address.octets();
-        Self([0x02, 0x42, a, b, c, d])
+    /// The one that goes with an overlay's or the gateway's addresses: nobody need be asked for it.
+    pub fn of_addresses(addresses: Addresses) -> Self {
+        match (addresses.v4, addresses.v6) {
+            (Some(v4), _) => Self::of_address(v4.into()),
+            (None, Some(v6)) => Self::of_address(v6.into()),
+            (None, None) => Self::default(),
+        }
+    }
+
+    /// The one that goes with an address alone: of IPv6 its last four octets count, which managers
+    /// give out one by one.
+    pub fn of_address(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(v4) => {
+                let [a, b, c, d] = v4.octets();
+                Self([0x02, 0x42, a, b, c, d])
+            }
+            IpAddr::V6(v6) => {
+                let [.., a, b, c, d] = v6.octets();
+                Self([0x02, 0x43, a, b, c, d])
+            }
+        }
     }
 
     /// A node's, on the ingress device.
@@ -56,6 +75,9 @@ impl Mac {
 
     /// Stands for the ingress node of a connection until its frame leaves.
     pub const RETURN: Self = Self([0x02, 0x42, 0xfe, 0xff, 0xff, 0xff]);
+
+    /// Of the gateway's inner end, where nobody is called by it.
+    pub const GATEWAY_INNER: Self = Self([0x02, 0x42, 0xfe, 0xff, 0xff, 0xfe]);
 }
 
 impl fmt::Display for Mac {
@@ -71,13 +93,64 @@ impl fmt::Debug for Mac {
     }
 }
 
+/// The version of the Internet protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Version {
+    V4,
+    V6,
+}
+
+impl Version {
+    pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
+
+    pub fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    /// The network of all addresses.
+    pub fn everywhere(self) -> IpNet {
+        match self {
+            Self::V4 => IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0)),
+            Self::V6 => IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0)),
+        }
+    }
+
+    /// Octets of an address.
+    pub fn octets(self) -> u32 {
+        match self {
+            Self::V4 => 4,
+            Self::V6 => 16,
+        }
+    }
+}
+
+/// The octets of an address.
+pub fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+/// What [`octets`] gave.
+pub fn from_octets(octets: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(octets).ok().map(IpAddr::from);
+    v4.or_else(|| <[u8; 16]>::try_from(octets).ok().map(IpAddr::from))
+}
+
 /// What a link is, with what cannot be changed once it exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkKind {
     Loopback,
     Bridge,
-    Vxlan { vni: u32, local: Ipv4Addr, port: u16 },
+    Vxlan {
+        vni: u32,
+        local: IpAddr,
+        port: u16,
+    },
     Veth,
+    /// On the inner end of the gateway's pair, in the host's namespace. It meets nobody but the host.
+    Macvlan,
 }
 
 /// A network interface.
@@ -90,15 +163,13 @@ pub struct Link {
     pub is_up: bool,
     /// The bridge that it is a port of.
     pub master: Option<String>,
-    /// Port that reaches no other isolated port.
-    pub is_isolated: bool,
     /// Port behind which the bridge answers ARP itself.
     pub suppresses_neighbours: bool,
 }
 
 impl Link {
     pub fn new(kind: LinkKind, mac: Option<Mac>, mtu: u32) -> Self {
-        Self { kind, mac, mtu, is_up: true, master: None, is_isolated: false, suppresses_neighbours: false }
+        Self { kind, mac, mtu, is_up: true, master: None, suppresses_neighbours: false }
     }
 }
 
@@ -106,8 +177,8 @@ impl Link {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Route {
     pub table: u32,
-    pub to: Ipv4Net,
-    pub via: Option<Ipv4Addr>,
+    pub to: IpNet,
+    pub via: Option<IpAddr>,
     pub device: String,
     /// The next hop is reached over the device whatever its address.
     pub is_onlink: bool,
@@ -116,6 +187,7 @@ pub struct Route {
 /// A routing rule of ours.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RoutingRule {
+    pub version: Version,
     pub priority: u32,
     pub input: String,
     pub mark: u32,
@@ -129,18 +201,18 @@ pub struct Namespace {
     /// Under /proc/sys, with the value.
     pub sysctls: BTreeMap<String, String>,
     pub links: BTreeMap<String, Link>,
-    pub addresses: BTreeSet<(String, Ipv4Net)>,
+    pub addresses: BTreeSet<(String, IpNet)>,
     pub routes: BTreeSet<Route>,
     pub rules: BTreeSet<RoutingRule>,
     /// Permanent ones: device and address.
-    pub neighbours: BTreeMap<(String, Ipv4Addr), Mac>,
+    pub neighbours: BTreeMap<(String, IpAddr), Mac>,
     /// Static forwarding of a VXLAN device: frames for the MAC go to this host.
-    pub forwarding: BTreeMap<(String, Mac), Ipv4Addr>,
+    pub forwarding: BTreeMap<(String, Mac), IpAddr>,
     pub tables: BTreeMap<TableName, Arc<Table>>,
     /// Chains of others that would drop our traffic, and that we have opened for it.
     pub opened: BTreeSet<ForeignChain>,
     /// Addresses that may answer connections.
-    pub backends: Arc<BTreeSet<Ipv4Addr>>,
+    pub backends: Arc<BTreeSet<IpAddr>>,
 }
 
 /// All namespaces; the host's is always there.
@@ -184,11 +256,16 @@ impl World {
         }
     }
 
-    /// The namespaces of pairs of which an end is gone.
+    /// The namespaces of pairs of which an end is gone, and of what stood on the gateway's.
     pub fn broken_pairs(&self) -> BTreeSet<NamespaceKey> {
         let is_veth = |end: &LinkEnd| is_veth(&self.namespaces, end);
         let broken = self.pairs.iter().filter(|(outer, inner)| !is_veth(outer) || !is_veth(inner));
-        broken.flat_map(|(outer, inner)| [outer.0, inner.0]).collect()
+        let mut keys: BTreeSet<_> = broken.flat_map(|(outer, inner)| [outer.0, inner.0]).collect();
+        if !self.host().links.contains_key(names::GATEWAY_INNER) {
+            let stands = |n: &Namespace| n.links.values().any(|l| l.kind == LinkKind::Macvlan);
+            keys.extend(self.namespaces.iter().filter(|(_, n)| stands(n)).map(|(key, _)| *key));
+        }
+        keys
     }
 
     /// Tasks with a sandbox.

@@ -7,10 +7,12 @@ use super::ruleset::{Family, TableName};
 
 /// What every interface of ours in the host's namespace begins with.
 pub const HOST_PREFIX: &str = "rsw";
-/// What the two interfaces that forward between hosts and containers begin with.
+/// What the interfaces that forward between hosts and containers begin with.
 pub const FORWARD_PREFIX: &str = "rswarm_";
-/// The bridge between this host and its containers.
+/// Where this host meets its containers: the outer end of a pair.
 pub const GATEWAY: &str = "rswarm_gw";
+/// The inner end, on which the containers' interfaces stand.
+pub const GATEWAY_INNER: &str = "rswarm_gwp";
 /// The routed VXLAN device of the ingress network.
 pub const INGRESS: &str = "rswarm_vxi";
 /// The bridge of an overlay network, in its namespace.
@@ -27,13 +29,8 @@ pub fn network_veth(task: TaskId) -> String {
     format!("rswv{}", &task.to_string()[ID_TAIL..])
 }
 
-/// The outer end of a task's interface to the gateway bridge.
-pub fn gateway_veth(task: TaskId) -> String {
-    format!("rswg{}", &task.to_string()[ID_TAIL..])
-}
-
-/// The inner end of a task's nth interface.
-pub fn inner_veth(index: usize) -> String {
+/// A task's nth interface, inside.
+pub fn inner(index: usize) -> String {
     format!("eth{index}")
 }
 
@@ -47,9 +44,14 @@ pub fn return_table() -> TableName {
     TableName::new(Family::Netdev, "rswarm")
 }
 
+/// In an overlay's namespace: who may send what from which port.
+pub fn guard_table() -> TableName {
+    TableName::new(Family::Bridge, "rswarm")
+}
+
 /// In a sandbox: virtual addresses.
 pub fn balancer_table() -> TableName {
-    TableName::new(Family::Ip, "rswarm_lb")
+    TableName::new(Family::Inet, "rswarm_lb")
 }
 
 /// In a sandbox: port 53 of 127.0.0.11.
@@ -61,7 +63,7 @@ pub fn dns_table() -> TableName {
 pub fn tables(of: NamespaceKey) -> Vec<TableName> {
     match of {
         NamespaceKey::Host => vec![host_table(), return_table()],
-        NamespaceKey::Network(_) => Vec::new(),
+        NamespaceKey::Network(_) => vec![guard_table()],
         NamespaceKey::Sandbox(_) => vec![balancer_table(), dns_table()],
     }
 }
@@ -90,7 +92,7 @@ mod tests {
     #[test]
     fn interface_names_fit_fifteen_characters() {
         let task = TaskId(u128::MAX);
-        for name in [network_veth(task), gateway_veth(task), GATEWAY.into(), INGRESS.into()] {
+        for name in [network_veth(task), GATEWAY.into(), GATEWAY_INNER.into(), INGRESS.into()] {
             assert!(name.len() <= 15 && name.starts_with(HOST_PREFIX), "{name}");
         }
     }

@@ -8,7 +8,9 @@ use std::sync::Arc;
 pub enum Family {
     Inet,
     Ip,
+    Ip6,
     Netdev,
+    Bridge,
 }
 
 impl Family {
@@ -17,11 +19,13 @@ impl Family {
             Self::Inet => 1,
             Self::Ip => 2,
             Self::Netdev => 5,
+            Self::Bridge => 7,
+            Self::Ip6 => 10,
         }
     }
 
     pub fn from_number(number: u8) -> Option<Self> {
-        [Self::Inet, Self::Ip, Self::Netdev].into_iter().find(|f| f.number() == number)
+        [Self::Inet, Self::Ip, Self::Ip6, Self::Netdev, Self::Bridge].into_iter().find(|f| f.number() == number)
     }
 
     /// As `nft` writes it.
@@ -29,7 +33,9 @@ impl Family {
         match self {
             Self::Inet => "inet",
             Self::Ip => "ip",
+            Self::Ip6 => "ip6",
             Self::Netdev => "netdev",
+            Self::Bridge => "bridge",
         }
     }
 }

@@ -8,7 +8,7 @@ use super::kernel::{Kernel, KernelError, open_sockets};
 use super::{messages, namespaces, readings};
 use crate::desired::rules;
 use crate::model::ruleset::RulesetChange;
-use crate::model::{Change, ForeignChain, NamespaceKey, Op, Route, names};
+use crate::model::{Change, ForeignChain, LinkKind, NamespaceKey, Op, Route, names};
 use crate::netlink::{Message, NetlinkError};
 use crate::nfnl::{conntrack, dump, transaction};
 
@@ -160,8 +160,12 @@ impl Kernel {
             Change::AddLink { name, link } => {
                 self.opened(key)?.indexes.remove(name);
                 let file = self.file(key)?;
+                let base = match link.kind {
+                    LinkKind::Macvlan => Some(self.index(NamespaceKey::Host, names::GATEWAY_INNER)?),
+                    _ => None,
+                };
                 // A VXLAN's UDP socket stays where the request was made: in the host's namespace.
-                let request = messages::add_link(name, link, Some(file.as_fd()));
+                let request = messages::add_link(name, link, base, file.as_fd());
                 let request = request.into_iter().collect::<Vec<_>>();
                 let from = self.route_socket(NamespaceKey::Host)?;
                 from.request(&request).map_err(first)

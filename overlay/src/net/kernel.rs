@@ -1,12 +1,13 @@
 //! The kernel of this host, as files and sockets: one pair of sockets for each namespace.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use super::namespaces;
+use super::{namespaces, readings};
 use crate::model::{NamespaceKey, names};
 use crate::netlink::{NetlinkError, Socket};
 use crate::nfnl::{NETLINK_NETFILTER, transaction};
@@ -33,6 +34,16 @@ pub struct Kernel {
     pub(super) open: BTreeMap<NamespaceKey, Open>,
 }
 
+/// What this host is like.
+#[derive(Clone, Debug)]
+pub struct HostTraits {
+    pub has_ipv6: bool,
+    /// MTU of the interface of the data path; `None` when it has no such address (any more).
+    pub path_mtu: Option<u32>,
+    /// Interfaces that take their routes from a router.
+    pub advertised: BTreeSet<String>,
+}
+
 /// Sockets of a namespace.
 pub(super) struct Open {
     pub route: Option<Socket>,
@@ -50,6 +61,19 @@ impl Kernel {
     pub fn open(pins: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(pins)?;
         Ok(Self { host: namespaces::current()?, pins: pins.to_owned(), open: BTreeMap::new() })
+    }
+
+    /// Looks at the host.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub fn host_traits(&mut self, data_path: IpAddr) -> Result<HostTraits, KernelError> {
+        let path_mtu = readings::mtu_of(self.route_socket(NamespaceKey::Host)?, data_path)?;
+        self.enter(NamespaceKey::Host, move || {
+            let has_ipv6 = namespaces::has_ipv6();
+            let advertised = if has_ipv6 { namespaces::advertised()? } else { BTreeSet::new() };
+            Ok(HostTraits { has_ipv6, path_mtu, advertised })
+        })
     }
 
     /// The file that holds a namespace.

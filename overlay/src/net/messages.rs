@@ -1,14 +1,14 @@
 //! Requests to rtnetlink.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use netlink_packet_core::NetlinkSerializable;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{
-    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, InfoVxlan, LinkAttribute, LinkExtentMask,
-    LinkFlags, LinkInfo, LinkMessage,
+    InfoBridgePort, InfoData, InfoKind, InfoMacVlan, InfoPortData, InfoPortKind, InfoVeth, InfoVxlan, LinkAttribute,
+    LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, MacVlanMode,
 };
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{
@@ -17,7 +17,7 @@ use netlink_packet_route::route::{
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Request};
 
-use crate::model::{Link, LinkKind, Mac, Route, RoutingRule};
+use crate::model::{Link, LinkKind, Mac, Route, RoutingRule, Version};
 use crate::netlink::Message;
 
 /// Marks routes and rules as ours; a number that no routing daemon has.
@@ -44,22 +44,48 @@ fn link(attributes: Vec<LinkAttribute>) -> LinkMessage {
     link
 }
 
-/// A bridge or VXLAN device in `namespace`, down. Send a VXLAN's on a socket of the namespace that
-/// its UDP socket shall be in.
-pub fn add_link(name: &str, what: &Link, namespace: Option<BorrowedFd<'_>>) -> Option<Message> {
+fn family(address: IpAddr) -> AddressFamily {
+    family_of(Version::of(address))
+}
+
+fn family_of(version: Version) -> AddressFamily {
+    match version {
+        Version::V4 => AddressFamily::Inet,
+        Version::V6 => AddressFamily::Inet6,
+    }
+}
+
+fn to_route(address: IpAddr) -> RouteAddress {
+    match address {
+        IpAddr::V4(address) => RouteAddress::Inet(address),
+        IpAddr::V6(address) => RouteAddress::Inet6(address),
+    }
+}
+
+/// A device in `namespace`, down. Send a VXLAN's on a socket of the namespace that its UDP socket
+/// shall be in, and one that stands on another (`base`, its index) on a socket of that one's.
+pub fn add_link(name: &str, what: &Link, base: Option<u32>, namespace: BorrowedFd<'_>) -> Option<Message> {
     let (kind, data) = match &what.kind {
         LinkKind::Bridge => (InfoKind::Bridge, None),
         LinkKind::Vxlan { vni, local, port } => {
-            let data =
-                vec![InfoVxlan::Id(*vni), InfoVxlan::Local(*local), InfoVxlan::Port(*port), InfoVxlan::Learning(false)];
+            let local = match local {
+                IpAddr::V4(local) => InfoVxlan::Local(*local),
+                IpAddr::V6(local) => InfoVxlan::Local6(*local),
+            };
+            let data = vec![InfoVxlan::Id(*vni), local, InfoVxlan::Port(*port), InfoVxlan::Learning(false)];
             (InfoKind::Vxlan, Some(InfoData::Vxlan(data)))
+        }
+        LinkKind::Macvlan => {
+            let data = vec![InfoMacVlan::Mode(MacVlanMode::Private)];
+            (InfoKind::MacVlan, Some(InfoData::MacVlan(data)))
         }
         LinkKind::Loopback | LinkKind::Veth => return None,
     };
     let mut attributes = own_attributes(name, what);
     let info = [Some(LinkInfo::Kind(kind)), data.map(LinkInfo::Data)];
     attributes.push(LinkAttribute::LinkInfo(info.into_iter().flatten().collect()));
-    attributes.extend(namespace.map(|fd| LinkAttribute::NetNsFd(fd.as_raw_fd())));
+    attributes.extend(base.map(LinkAttribute::Link));
+    attributes.push(LinkAttribute::NetNsFd(namespace.as_raw_fd()));
     Some(message(&Request::NewLink(link(attributes)), NEW))
 }
 
@@ -98,10 +124,9 @@ pub fn set_link(index: u32, what: &Link, master: u32) -> Vec<Message> {
         port.header.index = index;
         port.attributes.push(LinkAttribute::LinkInfo(vec![
             LinkInfo::PortKind(InfoPortKind::Bridge),
-            LinkInfo::PortData(InfoPortData::BridgePort(vec![
-                InfoBridgePort::Isolated(what.is_isolated),
-                InfoBridgePort::NeighSupress(what.suppresses_neighbours),
-            ])),
+            LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::NeighSupress(
+                what.suppresses_neighbours,
+            )])),
         ]));
         messages.push(message(&Request::NewLink(port), 0));
     }
@@ -125,37 +150,40 @@ pub fn dump_links() -> Message {
     message(&Request::GetLink(link(vec![mask])), 0)
 }
 
-fn address(index: u32, address: Ipv4Net) -> AddressMessage {
+fn address(index: u32, address: IpNet) -> AddressMessage {
     let mut message = AddressMessage::default();
-    message.header.family = AddressFamily::Inet;
+    message.header.family = family(address.addr());
     message.header.prefix_len = address.prefix_len();
     message.header.index = index;
-    let ip = IpAddr::V4(address.addr());
+    let ip = address.addr();
     message.attributes = vec![AddressAttribute::Local(ip), AddressAttribute::Address(ip)];
-    if address.prefix_len() < 31 {
-        message.attributes.push(AddressAttribute::Broadcast(address.broadcast()));
+    match address {
+        IpNet::V4(net) if net.prefix_len() < 31 => {
+            message.attributes.push(AddressAttribute::Broadcast(net.broadcast()));
+        }
+        IpNet::V4(_) => {}
+        // Managers gave it to nobody else: no need to ask around, and to wait for answers.
+        IpNet::V6(_) => message.header.flags = AddressHeaderFlags::Nodad,
     }
     message
 }
 
-pub fn add_address(index: u32, net: Ipv4Net) -> Message {
+pub fn add_address(index: u32, net: IpNet) -> Message {
     message(&Request::NewAddress(address(index, net)), PUT)
 }
 
-pub fn delete_address(index: u32, net: Ipv4Net) -> Message {
+pub fn delete_address(index: u32, net: IpNet) -> Message {
     message(&Request::DelAddress(address(index, net)), 0)
 }
 
 pub fn dump_addresses() -> Message {
-    let mut all = AddressMessage::default();
-    all.header.family = AddressFamily::Inet;
-    message(&Request::GetAddress(all), 0)
+    message(&Request::GetAddress(AddressMessage::default()), 0)
 }
 
 fn route(route: &Route, index: u32) -> RouteMessage {
     let mut message = RouteMessage::default();
     let header = &mut message.header;
-    header.address_family = AddressFamily::Inet;
+    header.address_family = family(route.to.addr());
     header.destination_prefix_length = route.to.prefix_len();
     header.protocol = RouteProtocol::Other(PROTOCOL);
     header.kind = RouteType::Unicast;
@@ -166,9 +194,9 @@ fn route(route: &Route, index: u32) -> RouteMessage {
     message.attributes = vec![
         RouteAttribute::Table(route.table),
         RouteAttribute::Oif(index),
-        RouteAttribute::Destination(RouteAddress::Inet(route.to.network())),
+        RouteAttribute::Destination(to_route(route.to.network())),
     ];
-    message.attributes.extend(route.via.map(|v| RouteAttribute::Gateway(RouteAddress::Inet(v))));
+    message.attributes.extend(route.via.map(|v| RouteAttribute::Gateway(to_route(v))));
     message
 }
 
@@ -181,14 +209,12 @@ pub fn delete_route(what: &Route, index: u32) -> Message {
 }
 
 pub fn dump_routes() -> Message {
-    let mut all = RouteMessage::default();
-    all.header.address_family = AddressFamily::Inet;
-    message(&Request::GetRoute(all), 0)
+    message(&Request::GetRoute(RouteMessage::default()), 0)
 }
 
 fn rule(rule: &RoutingRule) -> RuleMessage {
     let mut message = RuleMessage::default();
-    message.header.family = AddressFamily::Inet;
+    message.header.family = family_of(rule.version);
     message.header.action = RuleAction::ToTable;
     message.attributes = vec![
         RuleAttribute::Priority(rule.priority),
@@ -210,14 +236,12 @@ pub fn delete_rule(what: &RoutingRule) -> Message {
 }
 
 pub fn dump_rules() -> Message {
-    let mut all = RuleMessage::default();
-    all.header.family = AddressFamily::Inet;
-    message(&Request::GetRule(all), 0)
+    message(&Request::GetRule(RuleMessage::default()), 0)
 }
 
-fn neighbour(index: u32, address: Ipv4Addr, mac: Option<Mac>) -> NeighbourMessage {
+fn neighbour(index: u32, address: IpAddr, mac: Option<Mac>) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
-    message.header.family = AddressFamily::Inet;
+    message.header.family = family(address);
     message.header.ifindex = index;
     message.header.state = NeighbourState::Permanent;
     message.attributes = vec![NeighbourAttribute::Destination(address.into())];
@@ -225,18 +249,16 @@ fn neighbour(index: u32, address: Ipv4Addr, mac: Option<Mac>) -> NeighbourMessag
     message
 }
 
-pub fn set_neighbour(index: u32, address: Ipv4Addr, mac: Mac) -> Message {
+pub fn set_neighbour(index: u32, address: IpAddr, mac: Mac) -> Message {
     message(&Request::NewNeighbour(neighbour(index, address, Some(mac))), PUT)
 }
 
-pub fn delete_neighbour(index: u32, address: Ipv4Addr) -> Message {
+pub fn delete_neighbour(index: u32, address: IpAddr) -> Message {
     message(&Request::DelNeighbour(neighbour(index, address, None)), 0)
 }
 
 pub fn dump_neighbours() -> Message {
-    let mut all = NeighbourMessage::default();
-    all.header.family = AddressFamily::Inet;
-    message(&Request::GetNeighbour(all), 0)
+    message(&Request::GetNeighbour(NeighbourMessage::default()), 0)
 }
 
 fn forwarding(index: u32, mac: Mac, flags: NeighbourFlags) -> NeighbourMessage {
@@ -250,7 +272,7 @@ fn forwarding(index: u32, mac: Mac, flags: NeighbourFlags) -> NeighbourMessage {
 
 /// The VXLAN device sends frames for the MAC to this host. With `is_port`, its bridge sends them to
 /// the device.
-pub fn set_forwarding(index: u32, mac: Mac, to: Ipv4Addr, is_port: bool) -> Vec<Message> {
+pub fn set_forwarding(index: u32, mac: Mac, to: IpAddr, is_port: bool) -> Vec<Message> {
     let mut own = forwarding(index, mac, NeighbourFlags::Own);
     own.header.state = NeighbourState::Permanent;
     own.attributes.push(NeighbourAttribute::Destination(to.into()));
@@ -264,7 +286,7 @@ pub fn set_forwarding(index: u32, mac: Mac, to: Ipv4Addr, is_port: bool) -> Vec<
     messages
 }
 
-pub fn delete_forwarding(index: u32, mac: Mac, to: Ipv4Addr, is_port: bool) -> Vec<Message> {
+pub fn delete_forwarding(index: u32, mac: Mac, to: IpAddr, is_port: bool) -> Vec<Message> {
     let mut own = forwarding(index, mac, NeighbourFlags::Own);
     own.attributes.push(NeighbourAttribute::Destination(to.into()));
     let mut messages = vec![message(&Request::DelNeighbour(own), 0)];

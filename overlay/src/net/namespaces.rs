@@ -2,9 +2,10 @@
 //!
 //! A namespace belongs to a thread. Only threads made here enter one, and they end there.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::Command;
@@ -76,6 +77,31 @@ pub fn is_mounted(pin: &Path) -> bool {
     rustix::fs::statfs(pin).is_ok_and(|s| s.f_type == NSFS_MAGIC)
 }
 
+/// Whether the calling thread's namespace has IPv6 at all.
+pub fn has_ipv6() -> bool {
+    Path::new("/proc/sys/net/ipv6/conf/all").exists()
+}
+
+/// Interfaces of the calling thread's namespace that take their routes from a router while the host
+/// forwards nothing itself.
+///
+/// # Errors
+/// When the settings cannot be listed.
+pub fn advertised() -> io::Result<BTreeSet<String>> {
+    if read_sysctl("net/ipv6/conf/all/forwarding").as_deref() != Some("0") {
+        return Ok(BTreeSet::new());
+    }
+    let mut found = BTreeSet::new();
+    for entry in fs::read_dir("/proc/sys/net/ipv6/conf")? {
+        let Ok(name) = entry?.file_name().into_string() else { continue };
+        let listens = read_sysctl(&format!("net/ipv6/conf/{name}/accept_ra")).as_deref() == Some("1");
+        if listens && name != names::LOOPBACK && !name.starts_with(names::HOST_PREFIX) {
+            found.insert(name);
+        }
+    }
+    Ok(found)
+}
+
 /// Settings of the calling thread's namespace that containers find, as under Docker.
 ///
 /// # Errors
@@ -83,7 +109,8 @@ pub fn is_mounted(pin: &Path) -> bool {
 pub fn set_up_sandbox() -> io::Result<()> {
     write_sysctl("net/ipv4/ping_group_range", "0 2147483647")?;
     write_sysctl("net/ipv4/ip_unprivileged_port_start", "0")?;
-    silence_ipv6()
+    write_sysctl("net/ipv6/conf/lo/disable_ipv6", "0")?;
+    quiet_ipv6()
 }
 
 /// Settings of the calling thread's namespace where only a bridge is.
@@ -95,15 +122,17 @@ pub fn set_up_network() -> io::Result<()> {
     for table in ["arptables", "iptables", "ip6tables"] {
         write_sysctl(&format!("net/bridge/bridge-nf-call-{table}"), "0")?;
     }
-    silence_ipv6()
+    quiet_ipv6()
 }
 
-fn silence_ipv6() -> io::Result<()> {
+/// Interfaces have the addresses that they are given, and no others.
+fn quiet_ipv6() -> io::Result<()> {
     for scope in ["all", "default"] {
+        write_sysctl(&format!("net/ipv6/conf/{scope}/disable_ipv6"), "0")?;
         write_sysctl(&format!("net/ipv6/conf/{scope}/accept_ra"), "0")?;
-        write_sysctl(&format!("net/ipv6/conf/{scope}/disable_ipv6"), "1")?;
+        write_sysctl(&format!("net/ipv6/conf/{scope}/autoconf"), "0")?;
     }
-    Ok(())
+    write_sysctl("net/ipv6/conf/default/addr_gen_mode", "1")
 }
 
 /// Writes a setting of the calling thread's namespace. One that the kernel lacks is nothing to
@@ -139,7 +168,7 @@ pub fn drops_by_old_iptables() -> bool {
 }
 
 /// Whether the calling thread's namespace has this address on an interface.
-pub fn has_address(address: Ipv4Addr) -> bool {
+pub fn has_address(address: IpAddr) -> bool {
     std::net::UdpSocket::bind((address, 0)).is_ok()
 }
 

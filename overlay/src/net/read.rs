@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use super::kernel::{Kernel, KernelError};
 use super::{namespaces, readings};
@@ -23,7 +23,7 @@ pub struct Reading {
     /// `None`: as it was.
     pub forward: Option<ForwardChains>,
     /// Destinations of all routes.
-    pub routes: Vec<Ipv4Net>,
+    pub routes: Vec<IpNet>,
 }
 
 impl Kernel {
@@ -121,7 +121,7 @@ fn is_ours(key: NamespaceKey, name: &str, link: &Link) -> bool {
         // A container may make interfaces of its own.
         NamespaceKey::Sandbox(_) => match link.kind {
             LinkKind::Loopback => true,
-            LinkKind::Veth => name.strip_prefix("eth").is_some_and(|n| n.parse::<u8>().is_ok()),
+            LinkKind::Veth | LinkKind::Macvlan => name.strip_prefix("eth").is_some_and(|n| n.parse::<u8>().is_ok()),
             LinkKind::Bridge | LinkKind::Vxlan { .. } => false,
         },
     }
@@ -133,7 +133,7 @@ fn normal(name: &str, link: &Link) -> Link {
     match link.kind {
         LinkKind::Loopback => (link.mac, link.mtu) = (None, 65_536),
         LinkKind::Vxlan { .. } if name == names::VXLAN => link.mac = None,
-        LinkKind::Veth if name.starts_with(names::HOST_PREFIX) => link.mac = None,
+        LinkKind::Veth if name.starts_with(names::HOST_PREFIX) && !name.starts_with(names::GATEWAY) => link.mac = None,
         _ => {}
     }
     link

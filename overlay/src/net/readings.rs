@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use netlink_packet_core::Parseable;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
@@ -17,7 +17,7 @@ use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteFlags, Rout
 use netlink_packet_route::rule::{RuleAttribute, RuleMessage};
 
 use super::messages::{self, PROTOCOL};
-use crate::model::{Link, LinkKind, Mac, Route, RoutingRule};
+use crate::model::{Link, LinkKind, Mac, Route, RoutingRule, Version, from_octets};
 use crate::netlink::{NetlinkError, Socket};
 
 /// The links of a namespace by name, with their indexes; only kinds that we make.
@@ -96,6 +96,7 @@ fn link(message: &LinkMessage) -> Option<(Link, Option<u32>)> {
                     match info {
                         LinkInfo::Kind(InfoKind::Bridge) => kind = Some(LinkKind::Bridge),
                         LinkInfo::Kind(InfoKind::Veth) => kind = Some(LinkKind::Veth),
+                        LinkInfo::Kind(InfoKind::MacVlan) => kind = Some(LinkKind::Macvlan),
                         LinkInfo::Data(InfoData::Vxlan(data)) => kind = Some(vxlan(data)),
                         LinkInfo::PortData(InfoPortData::BridgePort(flags)) => {
                             read_port(&mut link, flags);
@@ -112,11 +113,12 @@ fn link(message: &LinkMessage) -> Option<(Link, Option<u32>)> {
 }
 
 fn vxlan(data: &[InfoVxlan]) -> LinkKind {
-    let (mut vni, mut local, mut port) = (0, Ipv4Addr::UNSPECIFIED, 0);
+    let (mut vni, mut local, mut port) = (0, IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
     for item in data {
         match item {
             InfoVxlan::Id(id) => vni = *id,
-            InfoVxlan::Local(address) => local = *address,
+            InfoVxlan::Local(address) => local = (*address).into(),
+            InfoVxlan::Local6(address) => local = (*address).into(),
             InfoVxlan::Port(number) => port = *number,
             _ => {}
         }
@@ -126,50 +128,71 @@ fn vxlan(data: &[InfoVxlan]) -> LinkKind {
 
 fn read_port(link: &mut Link, flags: &[InfoBridgePort]) {
     for flag in flags {
-        match flag {
-            InfoBridgePort::Isolated(is) => link.is_isolated = *is,
-            InfoBridgePort::NeighSupress(is) => link.suppresses_neighbours = *is,
-            _ => {}
+        if let InfoBridgePort::NeighSupress(is) = flag {
+            link.suppresses_neighbours = *is;
         }
     }
 }
 
 /// Addresses with the index of their link.
-pub fn addresses(socket: &mut Socket) -> Result<Vec<(u32, Ipv4Net)>, NetlinkError> {
+pub fn addresses(socket: &mut Socket) -> Result<Vec<(u32, IpNet)>, NetlinkError> {
     let bodies = socket.dump(&messages::dump_addresses())?;
     let read = |body: &Vec<u8>| {
         let message = AddressMessage::parse(&body[..]).ok()?;
         let address = message.attributes.iter().find_map(|a| match a {
-            AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
+            AddressAttribute::Local(address) => Some(*address),
             _ => None,
+        });
+        // An IPv6 one has no peer, and so only the address itself.
+        let address = address.or_else(|| {
+            message.attributes.iter().find_map(|a| match a {
+                AddressAttribute::Address(address) => Some(*address),
+                _ => None,
+            })
         })?;
-        let net = Ipv4Net::new(address, message.header.prefix_len).ok()?;
+        let net = IpNet::new(address, message.header.prefix_len).ok()?;
         Some((message.header.index, net))
     };
     Ok(bodies.iter().filter_map(read).collect())
 }
 
+/// The MTU of the link that has this address.
+pub fn mtu_of(socket: &mut Socket, address: IpAddr) -> Result<Option<u32>, NetlinkError> {
+    let holder = addresses(socket)?.into_iter().find(|(_, net)| net.addr() == address);
+    let Some((index, _)) = holder else { return Ok(None) };
+    let mtu = |message: &LinkMessage| {
+        message.attributes.iter().find_map(|a| match a {
+            LinkAttribute::Mtu(mtu) => Some(*mtu),
+            _ => None,
+        })
+    };
+    let links = socket.dump(&messages::dump_links())?;
+    let links = links.iter().filter_map(|body| LinkMessage::parse(&body[..]).ok());
+    Ok(links.into_iter().find(|link| link.header.index == index).as_ref().and_then(mtu))
+}
+
 /// Routes of ours, and the destinations of all unicast routes of the namespace.
-pub fn routes(socket: &mut Socket, links: &Links) -> Result<(Vec<Route>, Vec<Ipv4Net>), NetlinkError> {
+pub fn routes(socket: &mut Socket, links: &Links) -> Result<(Vec<Route>, Vec<IpNet>), NetlinkError> {
     let (mut ours, mut all) = (Vec::new(), Vec::new());
     for body in socket.dump(&messages::dump_routes())? {
         let Ok(message) = RouteMessage::parse(&body[..]) else { continue };
         let header = &message.header;
-        if header.address_family != AddressFamily::Inet || header.kind != RouteType::Unicast {
+        let Some(version) = version(header.address_family) else { continue };
+        if header.kind != RouteType::Unicast {
             continue;
         }
         let (mut to, mut via, mut index, mut table) = (None, None, 0, u32::from(header.table));
         for attribute in &message.attributes {
             match attribute {
-                RouteAttribute::Destination(RouteAddress::Inet(address)) => to = Some(*address),
-                RouteAttribute::Gateway(RouteAddress::Inet(address)) => via = Some(*address),
+                RouteAttribute::Destination(address) => to = address_of(address),
+                RouteAttribute::Gateway(address) => via = address_of(address),
                 RouteAttribute::Oif(oif) => index = *oif,
                 RouteAttribute::Table(number) => table = *number,
                 _ => {}
             }
         }
-        let to = to.unwrap_or(Ipv4Addr::UNSPECIFIED);
-        let Ok(to) = Ipv4Net::new(to, header.destination_prefix_length) else { continue };
+        let to = to.unwrap_or_else(|| version.everywhere().addr());
+        let Ok(to) = IpNet::new(to, header.destination_prefix_length) else { continue };
         all.push(to);
         if header.protocol == RouteProtocol::Other(PROTOCOL) {
             let device = links.name(index).unwrap_or_default().to_owned();
@@ -180,6 +203,22 @@ pub fn routes(socket: &mut Socket, links: &Links) -> Result<(Vec<Route>, Vec<Ipv
     Ok((ours, all))
 }
 
+fn version(family: AddressFamily) -> Option<Version> {
+    match family {
+        AddressFamily::Inet => Some(Version::V4),
+        AddressFamily::Inet6 => Some(Version::V6),
+        _ => None,
+    }
+}
+
+fn address_of(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some((*address).into()),
+        RouteAddress::Inet6(address) => Some((*address).into()),
+        _ => None,
+    }
+}
+
 /// Routing rules of ours.
 pub fn rules(socket: &mut Socket) -> Result<Vec<RoutingRule>, NetlinkError> {
     let bodies = socket.dump(&messages::dump_rules())?;
@@ -187,7 +226,8 @@ pub fn rules(socket: &mut Socket) -> Result<Vec<RoutingRule>, NetlinkError> {
         let message = RuleMessage::parse(&body[..]).ok()?;
         let mut is_ours = false;
         let table = u32::from(message.header.table);
-        let mut rule = RoutingRule { priority: 0, input: String::new(), mark: 0, mask: 0, table };
+        let version = version(message.header.family)?;
+        let mut rule = RoutingRule { version, priority: 0, input: String::new(), mark: 0, mask: 0, table };
         for attribute in message.attributes {
             match attribute {
                 RuleAttribute::Protocol(p) => is_ours = p == RouteProtocol::Other(PROTOCOL),
@@ -205,7 +245,7 @@ pub fn rules(socket: &mut Socket) -> Result<Vec<RoutingRule>, NetlinkError> {
 }
 
 /// Permanent neighbours: index of the link, address, MAC.
-pub fn neighbours(socket: &mut Socket) -> Result<Vec<(u32, Ipv4Addr, Mac)>, NetlinkError> {
+pub fn neighbours(socket: &mut Socket) -> Result<Vec<(u32, IpAddr, Mac)>, NetlinkError> {
     let bodies = socket.dump(&messages::dump_neighbours())?;
     let read = |body: &Vec<u8>| {
         let message = NeighbourMessage::parse(&body[..]).ok()?;
@@ -218,7 +258,7 @@ pub fn neighbours(socket: &mut Socket) -> Result<Vec<(u32, Ipv4Addr, Mac)>, Netl
 
 /// Where VXLAN devices send frames: index of the device, MAC, host, and whether a bridge has a
 /// static entry for it too.
-pub fn forwarding(socket: &mut Socket) -> Result<Vec<(u32, Mac, Ipv4Addr, bool)>, NetlinkError> {
+pub fn forwarding(socket: &mut Socket) -> Result<Vec<(u32, Mac, IpAddr, bool)>, NetlinkError> {
     let (mut own, mut ports) = (BTreeMap::new(), std::collections::BTreeSet::new());
     for body in socket.dump(&messages::dump_forwarding())? {
         let Ok(message) = NeighbourMessage::parse(&body[..]) else { continue };
@@ -237,14 +277,13 @@ pub fn forwarding(socket: &mut Socket) -> Result<Vec<(u32, Mac, Ipv4Addr, bool)>
     Ok(own.into_iter().map(|(key, to)| (key.0, key.1, to, is_port(&key))).collect())
 }
 
-fn destination(message: &NeighbourMessage) -> (Option<Ipv4Addr>, Option<Mac>) {
+fn destination(message: &NeighbourMessage) -> (Option<IpAddr>, Option<Mac>) {
     let (mut address, mut mac) = (None, None);
     for attribute in &message.attributes {
         match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(to)) => address = Some(*to),
-            NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => {
-                address = <[u8; 4]>::try_from(bytes.as_slice()).ok().map(Ipv4Addr::from);
-            }
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(to)) => address = Some((*to).into()),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(to)) => address = Some((*to).into()),
+            NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => address = from_octets(bytes),
             NeighbourAttribute::LinkLayerAddress(bytes) => {
                 mac = bytes.as_slice().try_into().ok().map(Mac);
             }

@@ -29,6 +29,5 @@ mod wire;
 pub use client::{Client, ClientError, Launch};
 pub use process::main;
 pub use protocol::{
-    DnsPorts, HeldPort, Hello, NetdTable, NetworkNames, PublishedPort, Reply, SandboxDns, SandboxFailure, ServiceNames,
-    TaskNames,
+    DnsPorts, HeldPort, Hello, NetdTable, NetworkNames, Reply, SandboxDns, SandboxFailure, ServiceNames, TaskNames,
 };

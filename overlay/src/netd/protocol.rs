@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
-use rswarm_types::spec::Protocol;
 use rswarm_types::{NetworkId, TaskId};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::limits::FRAME_BYTES_MAX;
+use crate::ports::PublishedPort;
 
 /// Raised when an older netd would misread a request: the daemon then starts its own version.
 pub const PROTOCOL_VERSION: u32 = 2;
@@ -98,14 +98,6 @@ pub struct TaskNames {
     pub addresses: Vec<IpAddr>,
     /// Healthy and not draining: others are known, but not answered.
     pub ready: bool,
-}
-
-/// A published port that netd holds, so that no other process takes it unknowingly.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct PublishedPort {
-    pub port: u16,
-    #[serde(with = "protocol_text")]
-    pub protocol: Protocol,
 }
 
 /// What netd did with a table.
@@ -276,28 +268,10 @@ mod text {
     }
 }
 
-mod protocol_text {
-    use rswarm_types::spec::Protocol;
-    use serde::de::{Deserialize, Deserializer, Error};
-    use serde::ser::Serializer;
-
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-    pub fn serialize<S: Serializer>(value: &Protocol, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(value)
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Protocol, D::Error> {
-        match String::deserialize(from)?.as_str() {
-            "tcp" => Ok(Protocol::Tcp),
-            "udp" => Ok(Protocol::Udp),
-            other => Err(Error::custom(format!("protocol is \"{other}\": allowed are tcp, udp"))),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rswarm_types::spec::Protocol;
 
     fn table() -> NetdTable {
         NetdTable {
@@ -316,7 +290,7 @@ mod tests {
                 subnets: vec!["10.0.1.0/24".parse().unwrap()],
                 services: vec![ServiceNames { name: "web".into(), ..ServiceNames::default() }],
             }],
-            published: vec![PublishedPort { port: 80, protocol: Protocol::Udp }],
+            published: vec![PublishedPort { port: 80, protocol: Protocol::Udp, address: None }],
         }
     }
 
@@ -337,7 +311,7 @@ mod tests {
             sandboxes: vec![DnsPorts { task: TaskId(9), udp_port: 1, tcp_port: 2 }],
             failures: vec![SandboxFailure { task: TaskId(8), problem: "gone".into() }],
             published: vec![HeldPort {
-                port: PublishedPort { port: 80, protocol: Protocol::Tcp },
+                port: PublishedPort { port: 80, protocol: Protocol::Tcp, address: Some([10, 9, 0, 1].into()) },
                 problem: Some("held".into()),
             }],
         });

@@ -7,13 +7,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
 use rswarm_types::spec::Protocol;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, socket_with, sockopt};
 
-use super::protocol::{HeldPort, PublishedPort};
+use super::protocol::HeldPort;
+use crate::ports::PublishedPort;
 
 /// The ports that are held.
 #[derive(Debug, Default)]
@@ -21,13 +23,11 @@ pub struct Holder {
     held: BTreeMap<PublishedPort, Sockets>,
 }
 
+/// One for each version of the Internet protocol, as far as the host has it; none of a transport that
+/// the kernel has no sockets of, which nobody can take then.
 #[derive(Debug)]
 #[expect(dead_code, reason = "held")]
-struct Sockets {
-    v4: OwnedFd,
-    /// `None` where IPv6 is off, or another process has only its side.
-    v6: Option<OwnedFd>,
-}
+struct Sockets(Vec<OwnedFd>);
 
 impl Holder {
     /// Holds these ports and no others. Those that cannot be held say why.
@@ -65,34 +65,38 @@ impl Holder {
     }
 }
 
-impl std::fmt::Display for PublishedPort {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "port {}/{}", self.port, self.protocol)
-    }
-}
-
 impl Sockets {
     fn open(port: PublishedPort) -> io::Result<Self> {
-        let v4 = open(port.protocol, (Ipv4Addr::UNSPECIFIED, port.port).into())?;
-        let v6 = open(port.protocol, (Ipv6Addr::UNSPECIFIED, port.port).into()).ok();
-        Ok(Self { v4, v6 })
+        let open = |address: IpAddr| open(port.protocol, SocketAddr::new(address, port.port));
+        let Some(address) = port.address else {
+            let v4 = open(Ipv4Addr::UNSPECIFIED.into())?;
+            // IPv6 is off, or another process has only its side.
+            let v6 = open(Ipv6Addr::UNSPECIFIED.into()).ok().flatten();
+            return Ok(Self(v4.into_iter().chain(v6).collect()));
+        };
+        Ok(Self(open(address)?.into_iter().collect()))
     }
 }
 
-fn open(protocol: Protocol, address: SocketAddr) -> io::Result<OwnedFd> {
+/// `None`: the kernel has no such sockets.
+fn open(protocol: Protocol, address: SocketAddr) -> io::Result<Option<OwnedFd>> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let kind = match protocol {
-        Protocol::Tcp => SocketType::STREAM,
-        Protocol::Udp => SocketType::DGRAM,
+    let (kind, number) = match protocol {
+        Protocol::Tcp => (SocketType::STREAM, None),
+        Protocol::Udp => (SocketType::DGRAM, None),
+        Protocol::Sctp => (SocketType::STREAM, Some(ipproto::SCTP)),
     };
-    let socket = socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
+    let socket = match socket_with(family, kind, SocketFlags::CLOEXEC, number) {
+        Err(Errno::PROTONOSUPPORT) if protocol == Protocol::Sctp => return Ok(None),
+        socket => socket?,
+    };
     if address.is_ipv6() {
         sockopt::set_ipv6_v6only(&socket, true)?;
     }
     // The kernel rounds it up to its least.
     sockopt::set_socket_recv_buffer_size(&socket, 0)?;
     bind(&socket, &address)?;
-    Ok(socket)
+    Ok(Some(socket))
 }
 
 /// Why each port could not be bound, in words for the user.
@@ -130,6 +134,8 @@ fn entries(port: PublishedPort) -> Vec<Entry> {
     let files = match port.protocol {
         Protocol::Tcp => ["/proc/self/net/tcp", "/proc/self/net/tcp6"],
         Protocol::Udp => ["/proc/self/net/udp", "/proc/self/net/udp6"],
+        // Its table has other columns.
+        Protocol::Sctp => return Vec::new(),
     };
     let texts = files.iter().filter_map(|file| std::fs::read_to_string(file).ok());
     let mut found: Vec<Entry> = texts.flat_map(|text| parse_entries(&text, port.port)).collect();
@@ -202,8 +208,8 @@ mod tests {
         let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let ports = [
-            PublishedPort { port: tcp.local_addr().unwrap().port(), protocol: Protocol::Tcp },
-            PublishedPort { port: udp.local_addr().unwrap().port(), protocol: Protocol::Udp },
+            PublishedPort { port: tcp.local_addr().unwrap().port(), protocol: Protocol::Tcp, address: None },
+            PublishedPort { port: udp.local_addr().unwrap().port(), protocol: Protocol::Udp, address: None },
         ];
         let mut holder = Holder::default();
         let comm = std::fs::read_to_string("/proc/self/comm").unwrap();
@@ -219,11 +225,17 @@ mod tests {
             let address = ("127.0.0.1", port.port);
             let taken = match port.protocol {
                 Protocol::Tcp => std::net::TcpListener::bind(address).map(drop),
-                Protocol::Udp => std::net::UdpSocket::bind(address).map(drop),
+                Protocol::Udp | Protocol::Sctp => std::net::UdpSocket::bind(address).map(drop),
             };
             assert_eq!(taken.unwrap_err().kind(), io::ErrorKind::AddrInUse, "{port}");
         }
         assert!(std::net::TcpStream::connect(("127.0.0.1", ports[0].port)).is_err());
+        // Another address of the same port is free while one is held.
+        holder.hold(&[]).await;
+        let at = |address: [u8; 4]| PublishedPort { address: Some(address.into()), ..ports[0] };
+        assert_eq!(holder.hold(&[at([127, 0, 0, 1])]).await[0].problem, None);
+        assert!(std::net::TcpListener::bind(("127.0.0.1", ports[0].port)).is_err());
+        std::net::TcpListener::bind(("127.0.0.2", ports[0].port)).unwrap();
         holder.hold(&[]).await;
         std::net::TcpListener::bind(("127.0.0.1", ports[0].port)).unwrap();
     }

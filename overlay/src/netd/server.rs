@@ -280,8 +280,9 @@ async fn converse(mut stream: UnixStream, netd: &Mutex<Netd>, stop: &Cancellatio
 
 #[cfg(test)]
 mod tests {
-    use super::super::protocol::{NetworkNames, PublishedPort};
+    use super::super::protocol::NetworkNames;
     use super::*;
+    use crate::ports::PublishedPort;
     use rswarm_types::spec::Protocol;
 
     #[test]
@@ -293,8 +294,10 @@ mod tests {
             ..SandboxDns::default()
         };
         let table = |sandboxes, networks| NetdTable { sandboxes, networks, ..NetdTable::default() };
-        let zero =
-            NetdTable { published: vec![PublishedPort { port: 0, protocol: Protocol::Tcp }], ..NetdTable::default() };
+        let zero = NetdTable {
+            published: vec![PublishedPort { port: 0, protocol: Protocol::Tcp, address: None }],
+            ..NetdTable::default()
+        };
         let one = TaskId(1);
         for (table, expected) in [
             (table(vec![sandbox(1, &[]), sandbox(1, &[])], vec![]), format!("sandbox {one} is in the table twice")),

@@ -103,7 +103,7 @@ fn value(data: &[u8]) -> Value {
 /// When the kernel refuses a dump.
 pub fn forward_chains(socket: &mut Socket, ours: &[TableName]) -> Result<ForwardChains, NetlinkError> {
     let mut found = ForwardChains::default();
-    for family in [Family::Ip, Family::Inet] {
+    for family in [Family::Ip, Family::Ip6, Family::Inet] {
         for body in socket.dump(&nftables(GET_CHAIN, 0, family.number(), &[]))? {
             let (Some(table), Some(chain)) = (table_name(&body, 1), text(&body, 3)) else {
                 continue;

@@ -3,11 +3,12 @@
 //! A rule loads values into 32-bit registers, compares them, looks them up, and acts. Numbers are
 //! those of `linux/netfilter/nf_tables.h`.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::model::ruleset::Rule;
+use crate::model::{Version, octets};
 use crate::netlink::Writer;
 
 /// Attribute kinds that nest.
@@ -39,6 +40,7 @@ const BASE_LINK: u32 = 0;
 const BASE_NETWORK: u32 = 1;
 const BASE_TRANSPORT: u32 = 2;
 
+const META_PROTOCOL: u32 = 1;
 const META_MARK: u32 = 3;
 const META_IIFNAME: u32 = 6;
 const META_OIFNAME: u32 = 7;
@@ -66,8 +68,46 @@ const FIB_ADDRESS_TYPE: u32 = 3;
 const RTN_LOCAL: u32 = 2;
 
 const NFPROTO_IPV4: u8 = 2;
+const NFPROTO_IPV6: u8 = 10;
 const ARPHRD_ETHER: u16 = 1;
 const RT_TCPMSS: u32 = 3;
+const REJECT_BY_ICMPX: u32 = 2;
+const ICMPX_PORT_UNREACHABLE: u8 = 1;
+const HASH_JENKINS: u32 = 0;
+/// Any number, the same on every node: a client is led to the same task by all of them.
+const HASH_SEED: u32 = 0x5eed;
+/// Where a value is kept that is no part of a key.
+const SPARE: u32 = 8;
+
+/// Which backend a new connection is led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Draw {
+    /// Any.
+    Random,
+    /// The same for all connections of one client.
+    ByClient,
+}
+
+/// What a published port is looked up by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Front {
+    /// Protocol and port, at every address of the host.
+    Port,
+    /// Address, protocol and port.
+    AddressAndPort,
+}
+
+fn protocol_number(version: Version) -> u8 {
+    match version {
+        Version::V4 => NFPROTO_IPV4,
+        Version::V6 => NFPROTO_IPV6,
+    }
+}
+
+/// 32-bit registers that an address takes.
+fn words(version: Version) -> u32 {
+    version.octets() / 4
+}
 
 /// A rule in the making.
 #[derive(Clone, Debug, Default)]
@@ -152,6 +192,13 @@ impl Expressions {
         })
     }
 
+    /// Register 0 and those after it are not in the set.
+    fn look_up_missing(self, set: &str) -> Self {
+        self.add("lookup", |a| {
+            a.text(1, set).be32(2, register(0)).be32(5, 1);
+        })
+    }
+
     fn verdict(self, code: u32, chain: Option<&str>) -> Self {
         self.add("immediate", |a| {
             a.be32(1, REGISTER_VERDICT).nest(2, |d| {
@@ -200,8 +247,13 @@ impl Expressions {
         self.meta(META_OIFNAME, 0).equals(prefix.as_bytes())
     }
 
-    pub fn ipv4(self) -> Self {
-        self.meta(META_NFPROTO, 0).equals(&[NFPROTO_IPV4])
+    pub fn is_version(self, version: Version) -> Self {
+        self.meta(META_NFPROTO, 0).equals(&[protocol_number(version)])
+    }
+
+    /// What an Ethernet frame holds, in bridges.
+    pub fn holds(self, protocol: u16) -> Self {
+        self.meta(META_PROTOCOL, 0).equals(&protocol.to_be_bytes())
     }
 
     pub fn protocol_is(self, protocol: u8) -> Self {
@@ -212,35 +264,65 @@ impl Expressions {
         self.payload(BASE_TRANSPORT, 2, 2, 0).equals(&port.to_be_bytes())
     }
 
-    pub fn destination_is(self, address: Ipv4Addr) -> Self {
-        self.payload(BASE_NETWORK, 16, 4, 0).equals(&address.octets())
+    fn source(self, version: Version, to: u32) -> Self {
+        let offset = if version == Version::V4 { 12 } else { 8 };
+        self.payload(BASE_NETWORK, offset, version.octets(), to)
     }
 
-    pub fn destination_in(self, network: Ipv4Net) -> Self {
-        self.payload(BASE_NETWORK, 16, 4, 0).mask(&network.netmask().octets()).equals(&network.network().octets())
+    fn destination(self, version: Version, to: u32) -> Self {
+        let offset = if version == Version::V4 { 16 } else { 24 };
+        self.payload(BASE_NETWORK, offset, version.octets(), to)
     }
 
-    pub fn source_in(self, network: Ipv4Net) -> Self {
-        self.payload(BASE_NETWORK, 12, 4, 0).mask(&network.netmask().octets()).equals(&network.network().octets())
+    fn protocol_and_port(self, to: u32) -> Self {
+        self.meta(META_L4PROTO, to).payload(BASE_TRANSPORT, 2, 2, to + 1)
     }
 
-    pub fn source_not_in(self, network: Ipv4Net) -> Self {
-        self.payload(BASE_NETWORK, 12, 4, 0).mask(&network.netmask().octets()).differs(&network.network().octets())
+    pub fn destination_is(self, address: IpAddr) -> Self {
+        let version = Version::of(address);
+        self.is_version(version).destination(version, 0).equals(&octets(address))
     }
 
-    pub fn source_in_set(self, set: &str) -> Self {
-        self.payload(BASE_NETWORK, 12, 4, 0).look_up(set, None)
+    pub fn destination_in(self, network: IpNet) -> Self {
+        let version = Version::of(network.addr());
+        let masked = self.is_version(version).destination(version, 0).mask(&octets(network.netmask()));
+        masked.equals(&octets(network.network()))
     }
 
-    pub fn source_not_in_set(self, set: &str) -> Self {
-        self.payload(BASE_NETWORK, 12, 4, 0).add("lookup", |a| {
-            a.text(1, set).be32(2, register(0)).be32(5, 1);
-        })
+    pub fn source_in(self, network: IpNet) -> Self {
+        let version = Version::of(network.addr());
+        let masked = self.is_version(version).source(version, 0).mask(&octets(network.netmask()));
+        masked.equals(&octets(network.network()))
+    }
+
+    pub fn source_in_set(self, version: Version, set: &str) -> Self {
+        self.is_version(version).source(version, 0).look_up(set, None)
+    }
+
+    pub fn source_not_in_set(self, version: Version, set: &str) -> Self {
+        self.is_version(version).source(version, 0).look_up_missing(set)
+    }
+
+    /// Source MAC and address are not in the set together.
+    pub fn sender_not_in_set(self, version: Version, set: &str) -> Self {
+        self.is_version(version).payload(BASE_LINK, 6, 6, 0).source(version, 2).look_up_missing(set)
+    }
+
+    /// In bridges: input interface, source MAC and address are in the set together.
+    pub fn port_sender_in_set(self, version: Version, set: &str) -> Self {
+        self.meta(META_IIFNAME, 0).payload(BASE_LINK, 6, 6, 4).source(version, 6).look_up(set, None)
+    }
+
+    /// In bridges, of ARP: input interface, and MAC and address that the sender says are its own, are in
+    /// the set together.
+    pub fn port_arp_sender_in_set(self, set: &str) -> Self {
+        self.meta(META_IIFNAME, 0).payload(BASE_NETWORK, 8, 6, 4).payload(BASE_NETWORK, 14, 4, 6).look_up(set, None)
     }
 
     /// Destination address, protocol and port are in the set.
-    pub fn destination_in_set(self, set: &str) -> Self {
-        self.payload(BASE_NETWORK, 16, 4, 0).meta(META_L4PROTO, 1).payload(BASE_TRANSPORT, 2, 2, 2).look_up(set, None)
+    pub fn destination_in_set(self, version: Version, set: &str) -> Self {
+        let address = self.is_version(version).destination(version, 0);
+        address.protocol_and_port(words(version)).look_up(set, None)
     }
 
     /// The destination is an address of this host.
@@ -307,7 +389,7 @@ impl Expressions {
     /// An ICMP "port unreachable" to the sender.
     pub fn reject(self) -> Self {
         self.add("reject", |a| {
-            a.be32(1, 0).bytes(2, &[3]);
+            a.be32(1, REJECT_BY_ICMPX).bytes(2, &[ICMPX_PORT_UNREACHABLE]);
         })
     }
 
@@ -345,12 +427,7 @@ impl Expressions {
     }
 
     pub fn set_mark(self, mark: u32) -> Self {
-        self.add("immediate", |a| {
-            a.be32(1, register(0)).nest(2, |d| {
-                d.bytes(nested::DATA_VALUE, &mark.to_ne_bytes());
-            });
-        })
-        .set_mark_from(0)
+        self.load(&mark.to_ne_bytes(), 0).set_mark_from(0)
     }
 
     /// Mark ← map(zone of the original direction).
@@ -378,61 +455,75 @@ impl Expressions {
     }
 
     /// Jumps to the chain that the map gives for the destination address.
-    pub fn go_by_destination(self, map: &str) -> Self {
-        self.payload(BASE_NETWORK, 16, 4, 0).look_up(map, Some(REGISTER_VERDICT))
+    pub fn go_by_destination(self, version: Version, map: &str) -> Self {
+        self.is_version(version).destination(version, 0).look_up(map, Some(REGISTER_VERDICT))
     }
 
-    /// Jumps to the chain that the map gives for protocol and destination port.
-    pub fn go_by_port(self, map: &str) -> Self {
-        self.meta(META_L4PROTO, 0).payload(BASE_TRANSPORT, 2, 2, 1).look_up(map, Some(REGISTER_VERDICT))
+    /// Jumps to the chain that the map gives for what `front` says.
+    pub fn go_by_port(self, version: Version, front: Front, map: &str) -> Self {
+        self.is_version(version).front(version, front).0.look_up(map, Some(REGISTER_VERDICT))
     }
 
-    fn random_slot(self, slots: u32, to: u32) -> Self {
-        self.add("numgen", |a| {
-            a.be32(1, register(to)).be32(2, slots).be32(3, 1).be32(4, 0);
-        })
+    /// Loads what a published port is looked up by, and says how many registers that takes.
+    fn front(self, version: Version, front: Front) -> (Self, u32) {
+        match front {
+            Front::Port => (self.protocol_and_port(0), 2),
+            Front::AddressAndPort => {
+                (self.destination(version, 0).protocol_and_port(words(version)), words(version) + 2)
+            }
+        }
+    }
+
+    fn draw(self, version: Version, draw: Draw, slots: u32, to: u32) -> Self {
+        match draw {
+            Draw::Random => self.add("numgen", |a| {
+                a.be32(1, register(to)).be32(2, slots).be32(3, 1).be32(4, 0);
+            }),
+            Draw::ByClient => self.source(version, SPARE).add("hash", |a| {
+                a.be32(1, register(SPARE)).be32(2, register(to)).be32(3, version.octets()).be32(4, slots);
+                a.be32(5, HASH_SEED).be32(6, 0).be32(7, HASH_JENKINS);
+            }),
+        }
     }
 
     /// New destination ← map(destination address).
-    pub fn dnat_by_destination(self, map: &str) -> Self {
-        self.payload(BASE_NETWORK, 16, 4, 0).look_up(map, Some(register(0))).dnat(false)
+    pub fn dnat_by_destination(self, version: Version, map: &str) -> Self {
+        let loaded = self.is_version(version).destination(version, 0);
+        loaded.look_up(map, Some(register(0))).dnat(version, false)
     }
 
-    /// New destination ← map(destination address, one of `slots` at random).
-    pub fn dnat_by_slot(self, slots: u32, map: &str) -> Self {
-        self.payload(BASE_NETWORK, 16, 4, 0).random_slot(slots, 1).look_up(map, Some(register(0))).dnat(false)
+    /// New destination ← map(destination address, one of `slots`).
+    pub fn dnat_by_slot(self, version: Version, draw: Draw, slots: u32, map: &str) -> Self {
+        let loaded = self.destination(version, 0).draw(version, draw, slots, words(version));
+        loaded.look_up(map, Some(register(0))).dnat(version, false)
     }
 
-    /// New destination and port ← map(protocol, port, one of `slots` at random).
-    pub fn dnat_by_port_slot(self, slots: u32, map: &str) -> Self {
-        self.meta(META_L4PROTO, 0)
-            .payload(BASE_TRANSPORT, 2, 2, 1)
-            .random_slot(slots, 2)
-            .look_up(map, Some(register(0)))
-            .dnat(true)
+    /// New destination and port ← map(what `front` says, one of `slots`).
+    pub fn dnat_by_port_slot(self, version: Version, front: Front, draw: Draw, slots: u32, map: &str) -> Self {
+        let (loaded, at) = self.is_version(version).front(version, front);
+        loaded.draw(version, draw, slots, at).look_up(map, Some(register(0))).dnat(version, true)
+    }
+
+    fn load(self, value: &[u8], to: u32) -> Self {
+        self.add("immediate", |a| {
+            a.be32(1, register(to)).nest(2, |d| {
+                d.bytes(nested::DATA_VALUE, value);
+            });
+        })
     }
 
     /// New destination is this address and port.
-    pub fn dnat_to(self, address: Ipv4Addr, port: u16) -> Self {
-        self.add("immediate", |a| {
-            a.be32(1, register(0)).nest(2, |d| {
-                d.bytes(nested::DATA_VALUE, &address.octets());
-            });
-        })
-        .add("immediate", |a| {
-            a.be32(1, register(1)).nest(2, |d| {
-                d.bytes(nested::DATA_VALUE, &port.to_be_bytes());
-            });
-        })
-        .dnat(true)
+    pub fn dnat_to(self, address: IpAddr, port: u16) -> Self {
+        let version = Version::of(address);
+        self.load(&octets(address), 0).load(&port.to_be_bytes(), words(version)).dnat(version, true)
     }
 
-    /// Translates to the address in register 0, and the port in register 1.
-    fn dnat(self, has_port: bool) -> Self {
+    /// Translates to the address in the first registers, and the port in the one after it.
+    fn dnat(self, version: Version, has_port: bool) -> Self {
         self.add("nat", |a| {
-            a.be32(1, 1).be32(2, u32::from(NFPROTO_IPV4)).be32(3, register(0));
+            a.be32(1, 1).be32(2, u32::from(protocol_number(version))).be32(3, register(0));
             if has_port {
-                a.be32(5, register(1));
+                a.be32(5, register(words(version)));
             }
         })
     }

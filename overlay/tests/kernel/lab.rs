@@ -1,13 +1,13 @@
 //! Hosts as network namespaces on one switch, in a process that has nothing else.
 //!
 //! A test runs itself again in namespaces of its own (network, mounts, processes): whatever it
-//! leaves behind ends with it. The process's own namespace is the client, 10.99.0.254.
+//! leaves behind ends with it. The process's own namespace is the client, 10.99.0.254 and fd99::fe.
 
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::future::Future;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::{Command, Output};
@@ -24,6 +24,7 @@ use crate::fixture::Cluster;
 
 const INSIDE: &str = "OVERLAY_TEST_INSIDE";
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 254);
+pub const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 0xfe);
 
 /// Runs the body alone: in a process with its own network, mounts and processes.
 pub fn alone(test: &str, body: impl FnOnce()) {
@@ -49,6 +50,7 @@ fn set_up() {
     assert_eq!(sh("ip -o link | wc -l").trim(), "1", "not in a fresh network namespace");
     sh("mount -t tmpfs tmpfs /run && mkdir -p /run/netns && ip link set lo up");
     sh("ip link add lan type bridge && ip addr add 10.99.0.254/24 dev lan && ip link set lan up");
+    sh("ip -6 addr add fd99::fe/64 dev lan nodad");
     for table in ["arptables", "iptables", "ip6tables"] {
         let _ = std::fs::write(format!("/proc/sys/net/bridge/bridge-nf-call-{table}"), "0");
     }
@@ -98,7 +100,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// The nth host, 10.99.0.(n + 1), with nothing on it yet.
+    /// The nth host, 10.99.0.(n + 1) and fd99::(n + 1), with nothing on it yet.
     pub fn new(index: usize) -> Self {
         let name = format!("h{}", index + 1);
         sh(&format!(
@@ -106,7 +108,10 @@ impl Host {
              && ip link add lan{index} type veth peer name eth0 netns {name} \
              && ip link set lan{index} master lan up \
              && ip -n {name} addr add 10.99.0.{}/24 dev eth0 && ip -n {name} link set eth0 up \
-             && ip -n {name} route add default via 10.99.0.254",
+             && ip -n {name} -6 addr add fd99::{:x}/64 dev eth0 nodad \
+             && ip -n {name} route add default via 10.99.0.254 \
+             && ip -n {name} -6 route add default via fd99::fe",
+            index + 1,
             index + 1
         ));
         let namespace = PathBuf::from(format!("/run/netns/{name}"));
@@ -121,6 +126,11 @@ impl Host {
 
     /// Starts the daemon's part: a thread in the host's namespace with an overlay.
     pub fn start(&mut self) {
+        self.start_at(self.address().into());
+    }
+
+    /// The same, with this address for frames.
+    pub fn start_at(&mut self, data_path_address: IpAddr) {
         let (jobs, inbox) = mpsc::channel::<Job>();
         let namespace = File::open(&self.namespace).unwrap();
         let thread = std::thread::spawn(move || {
@@ -135,7 +145,7 @@ impl Host {
         (self.jobs, self.thread) = (Some(jobs), Some(thread));
         let config = OverlayConfig {
             run_dir: self.run_dir.clone(),
-            data_path_address: self.address().into(),
+            data_path_address,
             exe: netd_program(),
             netd_cgroups: Vec::new(),
             gateway_hint: None,
@@ -153,6 +163,10 @@ impl Host {
 
     pub fn address(&self) -> Ipv4Addr {
         Ipv4Addr::new(10, 99, 0, self.index as u8 + 1)
+    }
+
+    pub fn address_v6(&self) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, self.index as u16 + 1)
     }
 
     fn job<T: Send + 'static>(
@@ -205,15 +219,17 @@ impl Host {
         let commands = [
             "ip -d -o link | sed -E 's/ numtxqueues.*//; s/qlen [0-9]*//; s/_timer +[0-9.]+//g'",
             "ip addr | grep -v valid_lft | sed 's/ tentative//'",
-            "ip rule",
-            "ip route show table all",
+            "ip rule; ip -6 rule",
+            "ip route show table all; ip -6 route show table all",
             "ip neigh show nud permanent",
             "bridge fdb | grep permanent | grep -v 33:33",
             "nft list ruleset | sed 's/packets [0-9]* bytes [0-9]*//'",
         ];
         // A link-local address comes when it has been proven, a second or two later.
         let settled = |text: String| -> String {
-            text.lines().filter(|l| !l.contains("fe80::")).flat_map(|l| [l, "\n"]).collect()
+            // A host goes on forwarding after it left, and answers as a router.
+            let is_ours = |l: &&str| !l.contains("fe80::") && !l.starts_with("anycast");
+            text.lines().filter(is_ours).flat_map(|l| [l, "\n"]).collect()
         };
         let mut text: String = commands.iter().map(|c| sh_in(&self.namespace, c)).collect();
         text.push_str(&sh("grep -c nsfs /proc/mounts || true"));
@@ -249,13 +265,13 @@ pub fn serve_udp(namespace: &Path, name: &str, port: u16) -> Server {
     let thread = std::thread::spawn(move || {
         setns(&namespace, CloneFlags::CLONE_NEWNET).unwrap();
         drop(namespace);
-        let socket = std::net::UdpSocket::bind(("0.0.0.0", port)).unwrap();
+        let socket = std::net::UdpSocket::bind(("::", port)).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         ready.send(()).unwrap();
         let mut buffer = [0; 2048];
         while !is_stopped.load(Ordering::Relaxed) {
             if let Ok((_, peer)) = socket.recv_from(&mut buffer) {
-                let _ = socket.send_to(format!("{name} {}", peer.ip()).as_bytes(), peer);
+                let _ = socket.send_to(format!("{name} {}", peer.ip().to_canonical()).as_bytes(), peer);
             }
         }
     });
@@ -264,8 +280,10 @@ pub fn serve_udp(namespace: &Path, name: &str, port: u16) -> Server {
 }
 
 /// What a UDP server answers to the client.
-pub fn ask_udp(to: (Ipv4Addr, u16)) -> String {
-    let socket = std::net::UdpSocket::bind(("0.0.0.0", 0)).unwrap();
+pub fn ask_udp(to: impl Into<SocketAddr>) -> String {
+    let to = to.into();
+    let own: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = std::net::UdpSocket::bind((own, 0)).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
     socket.connect(to).unwrap();
     socket.send(b"?").unwrap();
@@ -291,7 +309,7 @@ impl Server {
         let thread = std::thread::spawn(move || {
             setns(&namespace, CloneFlags::CLONE_NEWNET).unwrap();
             drop(namespace);
-            let listener = TcpListener::bind(("0.0.0.0", port)).unwrap();
+            let listener = TcpListener::bind(("::", port)).unwrap();
             listener.set_nonblocking(true).unwrap();
             ready.send(()).unwrap();
             let mut workers = Vec::new();
@@ -300,7 +318,7 @@ impl Server {
                     Ok((stream, peer)) => {
                         let (name, is_stopped) = (name.clone(), is_stopped.clone());
                         workers.push(std::thread::spawn(move || {
-                            serve(stream, &format!("{name} {}", peer.ip()), &is_stopped);
+                            serve(stream, &format!("{name} {}", peer.ip().to_canonical()), &is_stopped);
                         }));
                     }
                     Err(_) => std::thread::sleep(Duration::from_millis(2)),
@@ -350,11 +368,12 @@ impl Drop for Server {
 }
 
 /// A connection from inside a namespace.
-pub fn connect(namespace: &Path, to: (Ipv4Addr, u16)) -> std::io::Result<TcpStream> {
+pub fn connect(namespace: &Path, to: impl Into<SocketAddr>) -> std::io::Result<TcpStream> {
+    let to = to.into();
     let namespace = File::open(namespace).unwrap();
     let connected = std::thread::spawn(move || {
         setns(&namespace, CloneFlags::CLONE_NEWNET).unwrap();
-        let stream = TcpStream::connect_timeout(&to.into(), Duration::from_secs(3))?;
+        let stream = TcpStream::connect_timeout(&to, Duration::from_secs(3))?;
         stream.set_read_timeout(Some(Duration::from_secs(3)))?;
         Ok(stream)
     });
@@ -363,14 +382,20 @@ pub fn connect(namespace: &Path, to: (Ipv4Addr, u16)) -> std::io::Result<TcpStre
 
 /// A connection from the client, from this port of it, which others may use at the same time. Closed
 /// without a farewell, so that the port is free at once.
-pub fn connect_from(port: u16, to: (Ipv4Addr, u16)) -> std::io::Result<TcpStream> {
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt};
-    let fd = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+pub fn connect_from(port: u16, to: impl Into<SocketAddr>) -> std::io::Result<TcpStream> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect};
+    use nix::sys::socket::{setsockopt, socket, sockopt};
+    let to = to.into();
+    let (family, own): (_, IpAddr) = match to {
+        SocketAddr::V4(_) => (AddressFamily::Inet, CLIENT.into()),
+        SocketAddr::V6(_) => (AddressFamily::Inet6, CLIENT_V6.into()),
+    };
+    let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     setsockopt(&fd, sockopt::ReuseAddr, &true)?;
     setsockopt(&fd, sockopt::Linger, &nix::libc::linger { l_onoff: 1, l_linger: 0 })?;
     let raw = std::os::fd::AsRawFd::as_raw_fd(&fd);
-    bind(raw, &SockaddrIn::from(std::net::SocketAddrV4::new(CLIENT, port)))?;
-    connect(raw, &SockaddrIn::from(std::net::SocketAddrV4::new(to.0, to.1)))?;
+    bind(raw, &SockaddrStorage::from(SocketAddr::new(own, port)))?;
+    connect(raw, &SockaddrStorage::from(to))?;
     let stream = TcpStream::from(fd);
     stream.set_read_timeout(Some(Duration::from_secs(3)))?;
     Ok(stream)

@@ -2,10 +2,13 @@
 //! `ping` and `dig`. Needs root, iproute2, nftables, util-linux, curl, iputils-ping and dnsutils.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod dual;
+mod filters;
 #[path = "../../src/fixture.rs"]
 #[allow(dead_code, reason = "shared with the unit tests")]
 mod fixture;
 mod lab;
+mod sctp;
 
 use std::collections::BTreeSet;
 
@@ -20,7 +23,7 @@ use rswarm_types::{NetworkId, ServiceId, TaskId};
 
 fn hosts(count: usize) -> (Vec<Host>, Cluster) {
     let hosts: Vec<_> = (0..count).map(Host::new).collect();
-    let addresses: Vec<_> = hosts.iter().map(Host::address).collect();
+    let addresses: Vec<_> = hosts.iter().map(|host| host.address().into()).collect();
     (hosts, Cluster::new(&addresses))
 }
 
@@ -77,7 +80,7 @@ fn a_virtual_address_spreads_drains_and_ends_connections_of_the_dead() {
         // A container meets itself too.
         assert!(get(Some(&hosts[0].sandbox(tasks[0])), "10.1.1.200").contains(' '));
 
-        let mut held: Vec<_> = (0..10).map(|_| connect(&from, ([10, 1, 1, 200].into(), 80)).unwrap()).collect();
+        let mut held: Vec<_> = (0..10).map(|_| connect(&from, ([10, 1, 1, 200], 80)).unwrap()).collect();
         assert!(held.iter_mut().all(|s| echoes(s).unwrap()));
         cluster.set_state(tasks[0], EndpointState::Draining);
         converge_all(&hosts, &cluster);
@@ -96,7 +99,7 @@ fn a_virtual_address_spreads_drains_and_ends_connections_of_the_dead() {
         cluster.set_state(tasks[1], EndpointState::Draining);
         converge_all(&hosts, &cluster);
         // Nobody takes connections: refused at once, not a hang.
-        let refused = connect(&from, ([10, 1, 1, 200].into(), 80)).unwrap_err();
+        let refused = connect(&from, ([10, 1, 1, 200], 80)).unwrap_err();
         assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
     });
 }
@@ -237,12 +240,19 @@ fn a_flushed_ruleset_and_lost_interfaces_come_back() {
         let _one = Server::start(&one.sandbox(tasks[0]), "one", 80);
         let _two = Server::start(&two.sandbox(tasks[1]), "two", 80);
         let before = one.dump();
-        let inside = sh_in(&one.sandbox(tasks[0]), "nft list ruleset; ip route; ip addr | grep -v valid_lft");
+        let inside = sh_in(
+            &one.sandbox(tasks[0]),
+            "nft list ruleset; ip route; ip addr | grep -v valid_lft | sed s/@if[0-9]*//",
+        );
         assert!(!one.repair());
         let damage = [
             "nft flush ruleset",
             "nft delete table netdev rswarm",
             "nft delete element inet rswarm in4 { 10.0.0.100 }",
+            "nft delete element inet rswarm in6 { fd00:a:0:0::64 }",
+            "ip link delete rswarm_gw",
+            "ip -6 rule del pref 100",
+            "ip -6 neigh flush dev rswarm_gw nud permanent",
             "nft flush chain inet rswarm filt",
             "ip link delete rswarm_vxi",
             "ip rule del pref 100",
@@ -266,7 +276,7 @@ fn a_flushed_ruleset_and_lost_interfaces_come_back() {
         for command in ["nft flush ruleset", "ip route del default"] {
             sh_in(&sandbox, command);
             assert!(one.repair(), "{command}");
-            let after = sh_in(&sandbox, "nft list ruleset; ip route; ip addr | grep -v valid_lft");
+            let after = sh_in(&sandbox, "nft list ruleset; ip route; ip addr | grep -v valid_lft | sed s/@if[0-9]*//");
             assert_same(command, &after, &inside);
         }
         // A pair that is gone is made anew, addresses and all.
@@ -349,7 +359,7 @@ fn the_next_daemon_takes_up_what_it_finds() {
         let _two = Server::start(&hosts[1].sandbox(tasks[1]), "two", 80);
         let _host = Server::start(&hosts[0].sandbox(published), "host", 80);
         assert_eq!(get(None, "10.99.0.1:30000"), format!("host {CLIENT}"));
-        let mut held = connect("/proc/self/ns/net".as_ref(), ([10, 99, 0, 1].into(), 30_000)).unwrap();
+        let mut held = connect("/proc/self/ns/net".as_ref(), ([10, 99, 0, 1], 30_000)).unwrap();
         assert!(echoes(&mut held).unwrap());
         let before = hosts[0].dump();
         let inside = |hosts: &[Host]| sh_in(&hosts[0].sandbox(tasks[0]), "nft -a list ruleset; ip addr; ip route");
@@ -382,9 +392,9 @@ fn leaving_restores_the_kernel_as_it_was() {
         assert!(!hosts[0].sandbox(cluster.tasks[1].task.id).exists());
         let found = hosts[0].with(|o| Box::pin(async move { o.sandboxes().unwrap() }));
         assert_eq!(found, one);
-        eventually("its interface goes with it", || {
-            let links = sh_in(&hosts[0].namespace, "ip -o link");
-            links.matches("rswg").count() == 1
+        eventually("what led to it goes with it", || {
+            let neighbours = sh_in(&hosts[0].namespace, "ip neigh show dev rswarm_gw nud permanent");
+            neighbours.lines().count() == 2
         });
         for host in &hosts {
             host.with(|o| Box::pin(async move { o.teardown().await.unwrap() }));
@@ -410,7 +420,7 @@ fn a_port_that_something_else_holds_is_left_to_it_and_named() {
         assert_eq!(done.port_problems.len(), 1, "{:?}", done.port_problems);
         assert_eq!(done.port_problems[0].service, web);
         assert!(done.port_problems[0].reason.contains("8080/tcp is held by"), "{:?}", done.port_problems);
-        let mut held = connect("/proc/self/ns/net".as_ref(), ([10, 99, 0, 1].into(), 8080)).unwrap();
+        let mut held = connect("/proc/self/ns/net".as_ref(), ([10, 99, 0, 1], 8080)).unwrap();
         assert!(echoes(&mut held).unwrap());
         drop(held);
         let ports = hosts[0].with(move |o| Box::pin(async move { o.host_ports(host).await }));

@@ -4,11 +4,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::lab::{Host, Namespace, holders, kill, sandbox, table, until};
-use rswarm_overlay::netd::{Client, Launch, PublishedPort};
+use rswarm_overlay::PublishedPort;
+use rswarm_overlay::netd::{Client, Launch};
 use rswarm_types::spec::Protocol;
 
 fn tcp(port: u16) -> PublishedPort {
-    PublishedPort { port, protocol: Protocol::Tcp }
+    PublishedPort { port, protocol: Protocol::Tcp, address: None }
 }
 
 #[tokio::test]
@@ -160,7 +161,7 @@ async fn a_published_port_is_held_or_says_who_has_it() {
     let host = Host::new("");
     let client = host.client().await;
     let mut wanted = table(vec![]);
-    wanted.published = vec![tcp(8080), PublishedPort { port: 8080, protocol: Protocol::Udp }];
+    wanted.published = vec![tcp(8080), PublishedPort { port: 8080, protocol: Protocol::Udp, address: None }];
     let other = host.space.within(|| std::net::TcpListener::bind("[::]:8080").unwrap());
     let held = client.load(&wanted).await.unwrap().published;
     let comm = std::fs::read_to_string("/proc/self/comm").unwrap();

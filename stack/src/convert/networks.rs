@@ -11,10 +11,10 @@ use crate::StackNetwork;
 use crate::report::Report;
 use crate::tree::{Entry, Node, Place, Value};
 
-const NETWORK_KEYS: [&str; 8] =
-    ["attachable", "driver", "driver_opts", "external", "internal", "ipam", "labels", "name"];
+const NETWORK_KEYS: [&str; 9] =
+    ["attachable", "driver", "driver_opts", "enable_ipv6", "external", "internal", "ipam", "labels", "name"];
 const IPAM_KEYS: [&str; 2] = ["config", "driver"];
-const SUBNET_KEYS: [&str; 3] = ["gateway", "ip_range", "subnet"];
+const SUBNET_KEYS: [&str; 4] = ["aux_addresses", "gateway", "ip_range", "subnet"];
 const ATTACHMENT_KEYS: [&str; 2] = ["aliases", "driver_opts"];
 
 /// Networks that every node has; nothing is resolved in them.
@@ -73,6 +73,7 @@ fn network(context: &Context<'_>, entry: &Entry, report: &mut Report<'_>) -> Sta
                 let pairs = report.pairs(&path, value);
                 spec.driver_opts = pairs.into_iter().map(|pair| (pair.key, pair.value.unwrap_or_default())).collect();
             }
+            "enable_ipv6" => spec.ipv6 = report.boolean(&path, value).unwrap_or_default(),
             "internal" => spec.internal = report.boolean(&path, value).unwrap_or_default(),
             "attachable" => spec.attachable = report.boolean(&path, value).unwrap_or_default(),
             "labels" => own_labels = labels(&path, value, report),
@@ -84,8 +85,9 @@ fn network(context: &Context<'_>, entry: &Entry, report: &mut Report<'_>) -> Sta
     for violation in validate::network_spec(&spec) {
         let (key, parent) = match violation.field.as_str() {
             "opt" => ("driver_opts", node),
-            "subnet" | "gateway" | "ip-range" => ("ipam", node),
+            "subnet" | "gateway" | "ip-range" | "aux-address" => ("ipam", node),
             "label" => ("labels", node),
+            "ipv6" => ("enable_ipv6", node),
             _ => (violation.field.as_str(), node),
         };
         let place = parent.key_place(key).unwrap_or(entry.place);
@@ -168,30 +170,27 @@ fn subnet(path: &str, node: &Node, report: &mut Report<'_>) -> Option<SubnetSpec
     let gateway = node.get("gateway").and_then(|value| {
         let path = format!("{path}.gateway");
         let text = report.text(&path, value)?;
-        match report.address(&path, value.place, &text)? {
-            std::net::IpAddr::V4(address) => Some(address),
-            std::net::IpAddr::V6(_) => {
-                report.error(value.place, format!("{path}: IPv6 is not built yet"));
-                None
-            }
-        }
+        report.address(&path, value.place, &text)
     });
-    Some(SubnetSpec { subnet, gateway, range })
-}
-
-fn net(path: &str, node: &Node, report: &mut Report<'_>) -> Option<ipnet::Ipv4Net> {
-    let text = report.text(path, node)?;
-    match text.parse() {
-        Ok(IpNet::V4(net)) => Some(net),
-        Ok(IpNet::V6(_)) => {
-            report.error(node.place, format!("{path} is \"{text}\": IPv6 is not built yet"));
-            None
-        }
-        Err(_) => {
-            report.error(node.place, format!("{path} is \"{text}\"; expected a network such as 10.1.0.0/24"));
-            None
+    let mut aux_addresses = BTreeMap::new();
+    if let Some(value) = node.get("aux_addresses") {
+        let path = format!("{path}.aux_addresses");
+        for pair in report.pairs(&path, value) {
+            let text = pair.value.unwrap_or_default();
+            let path = format!("{path}.{}", pair.key);
+            aux_addresses.extend(report.address(&path, pair.place, &text).map(|address| (pair.key, address)));
         }
     }
+    Some(SubnetSpec { subnet, gateway, range, aux_addresses })
+}
+
+fn net(path: &str, node: &Node, report: &mut Report<'_>) -> Option<IpNet> {
+    let text = report.text(path, node)?;
+    let net = text.parse().ok();
+    if net.is_none() {
+        report.error(node.place, format!("{path} is \"{text}\"; expected a network such as 10.1.0.0/24 or fd00::/64"));
+    }
+    net
 }
 
 /// One network of a service, as the file writes it.

@@ -1,14 +1,14 @@
 //! Published ports of a service.
 
 use rswarm_types::parse::parse_publish;
-use rswarm_types::parse::port::parse_protocol;
+use rswarm_types::parse::port::{parse_host_address, parse_protocol};
 use rswarm_types::spec::{PortConfig, PublishMode};
 
 use super::service::Origins;
 use crate::report::Report;
 use crate::tree::{Entry, Node, Value};
 
-const PORT_KEYS: [&str; 4] = ["mode", "protocol", "published", "target"];
+const PORT_KEYS: [&str; 5] = ["host_ip", "mode", "protocol", "published", "target"];
 
 /// Reads `ports`, sorted by published port as Docker does.
 pub fn ports(path: &str, node: &Node, origins: &mut Origins, report: &mut Report<'_>) -> Vec<PortConfig> {
@@ -19,9 +19,8 @@ pub fn ports(path: &str, node: &Node, origins: &mut Origins, report: &mut Report
             _ => short(path, item, report),
         };
         for port in &more {
-            // As violations name ports: alone, and with the target.
-            origins.add("publish", &format!("{}:{}/{}", port.published, port.target, port.protocol), item.place);
-            origins.add("publish", &format!("{}/{}", port.published.max(1), port.protocol), item.place);
+            // With the space before it, or 8080:80 would be found where 80:80 is meant.
+            origins.add("publish", &format!(" {port}"), item.place);
         }
         ports.extend(more);
     }
@@ -52,12 +51,22 @@ fn long(path: &str, node: &Node, report: &mut Report<'_>) -> Option<PortConfig> 
                 Some(mode) => port.mode = mode,
                 None => is_good = false,
             },
+            "host_ip" => {
+                let text = report.text(&path, value)?;
+                match parse_host_address(&text) {
+                    Ok(address) => port.address = address,
+                    Err(problem) => {
+                        report.error(value.place, format!("{path}: {problem}; expected an address of the nodes"));
+                        is_good = false;
+                    }
+                }
+            }
             "protocol" => {
                 let text = report.text(&path, value)?;
                 match parse_protocol(&text) {
                     Ok(protocol) => port.protocol = protocol,
                     Err(problem) => {
-                        report.error(value.place, format!("{path}: {problem}; allowed are tcp, udp"));
+                        report.error(value.place, format!("{path}: {problem}; allowed are tcp, udp, sctp"));
                         is_good = false;
                     }
                 }

@@ -1,6 +1,7 @@
 //! A service: its keys, each to its place in the spec, and the spec judged as a whole.
 
-use rswarm_types::spec::{EndpointSpec, LogDriver, ServiceSpec, TaskSpec};
+use rswarm_types::parse::choice::{AffinityWord, PreferWord};
+use rswarm_types::spec::{Balance, EndpointSpec, LogDriver, ServiceSpec, TaskSpec};
 use rswarm_types::validate::{self, Violation};
 
 use super::networks::Networks;
@@ -10,6 +11,9 @@ use crate::IMAGE_LABEL;
 use crate::keys;
 use crate::report::{Report, is_extension};
 use crate::tree::{Entry, Node, Place, Value};
+
+/// The service key with what compose files have no words for; other tools pass over it, as over all that begin with x-.
+const EXTENSION: &str = "x-rswarm";
 
 /// Where values came from, for violations that are found later.
 #[derive(Default)]
@@ -52,6 +56,7 @@ pub fn service(
         match entry.key.as_str() {
             "labels" => target.labels = labels(&path, &entry.value, report),
             "logging" => *log_driver = logging(&path, &entry.value, &mut origins, report),
+            EXTENSION => spec.endpoint.balance = balance(&path, &entry.value, report),
             "ports" => spec.endpoint.ports = ports::ports(&path, &entry.value, &mut origins, report),
             _ => container::key(&path, entry, target, &mut origins, report),
         }
@@ -91,6 +96,20 @@ fn check_key(path: &str, entry: &Entry, report: &mut Report<'_>) {
         let parent = path.strip_suffix(&format!(".{key}")).unwrap_or(path);
         report.unknown(parent, entry, &keys::SERVICE);
     }
+}
+
+/// What [`EXTENSION`] says: `{affinity: none|client-ip, prefer: any|local}`.
+fn balance(path: &str, node: &Node, report: &mut Report<'_>) -> Balance {
+    let mut balance = Balance::default();
+    for Entry { key, value, .. } in report.map(path, node, &["affinity", "prefer"]) {
+        let path = format!("{path}.{key}");
+        match key.as_str() {
+            "affinity" => balance.by_client = report.choice(&path, value) == Some(AffinityWord::ClientIp),
+            "prefer" => balance.prefers_local = report.choice(&path, value) == Some(PreferWord::Local),
+            _ => {}
+        }
+    }
+    balance
 }
 
 fn logging(path: &str, node: &Node, origins: &mut Origins, report: &mut Report<'_>) -> Option<LogDriver> {
@@ -176,6 +195,8 @@ fn compose_key(kind: &str) -> &'static [&'static str] {
         "cap-drop" => &["cap_drop"],
         "ulimit" => &["ulimits"],
         "oom-score-adj" => &["oom_score_adj"],
+        "endpoint-affinity" => &[EXTENSION, "affinity"],
+        "endpoint-prefer" => &[EXTENSION, "prefer"],
         "publish" => &["ports"],
         "network" => &["networks"],
         "log-driver" => &["logging", "driver"],

@@ -8,23 +8,26 @@ use crate::apply::Draft;
 
 /// The ports of a spec, with the numbers that the service already has for those that name none.
 ///
-/// A number is kept for the same target, protocol and mode, unless another port asks for it.
+/// A number is kept for the same target, protocol, mode and address, unless another port asks for it.
 pub(crate) fn with_kept_numbers(wanted: &[PortConfig], old: &[PortConfig]) -> Vec<PortConfig> {
     let mut out: Vec<PortConfig> = wanted.to_vec();
     for at in 0..out.len() {
         if out[at].published != 0 || out[at].mode == PublishMode::Host {
             continue;
         }
-        let same_kind = |p: &&PortConfig| {
-            p.published != 0 && (p.target, p.protocol, p.mode) == (out[at].target, out[at].protocol, out[at].mode)
-        };
-        let is_asked =
-            |p: &&PortConfig| !out.iter().any(|other| (other.published, other.protocol) == (p.published, p.protocol));
-        if let Some(kept) = old.iter().filter(same_kind).find(is_asked) {
+        let is_same = |p: &&PortConfig| p.published != 0 && PortConfig { published: 0, ..**p } == out[at];
+        let is_free = |p: &&PortConfig| !out.iter().any(|other| other.meets(p));
+        if let Some(kept) = old.iter().filter(is_same).find(is_free) {
             out[at].published = kept.published;
         }
     }
     out
+}
+
+/// Whether ports of two services need one number of the same addresses on the same node. Two ports of host mode may
+/// be on different nodes: the scheduler sees to it.
+pub(crate) fn clash(a: &PortConfig, b: &PortConfig) -> bool {
+    a.meets(b) && (a.mode == PublishMode::Ingress || b.mode == PublishMode::Ingress)
 }
 
 impl Draft {
@@ -37,8 +40,7 @@ impl Draft {
     ) -> Result<Vec<PortConfig>, Refusal> {
         let mut ports = with_kept_numbers(&spec.endpoint.ports, old);
         for (at, port) in ports.iter().enumerate().filter(|(_, port)| port.published != 0) {
-            let is_same = |other: &&PortConfig| (other.published, other.protocol) == (port.published, port.protocol);
-            if ports[..at].iter().any(|other| is_same(&other)) {
+            if ports[..at].iter().any(|other| other.meets(port)) {
                 return Err(Refusal::invalid(
                     "publish",
                     format!("port {}/{} is published twice", port.published, port.protocol),
@@ -55,23 +57,21 @@ impl Draft {
     }
 
     fn check_port(&self, service: ServiceId, port: &PortConfig) -> Result<(), Refusal> {
-        let clashes = |(mode, other): &(PublishMode, ServiceId)| {
-            *other != service && (*mode == PublishMode::Ingress || port.mode == PublishMode::Ingress)
-        };
-        let mut users = self.state.services_of_port(port.published, port.protocol);
-        let Some(other) = users.find(clashes).and_then(|(_, other)| self.state.service(other)) else {
-            return Ok(());
-        };
-        let is_same = |p: &&PortConfig| (p.published, p.protocol) == (port.published, port.protocol);
-        let target = other.ports.iter().find(is_same).map_or(port.published, |p| p.target);
-        let name = &other.spec.name;
-        Err(Refusal::Conflict(format!(
-            "port {}/{} is already published by service \"{name}\" ({})\n       \
-             publish another port, or remove it: rswarm service update --publish-rm {target} {name}",
-            port.published,
-            port.protocol,
-            other.id.short(),
-        )))
+        let users = self.state.services_of_port(port.published, port.protocol).filter(|other| *other != service);
+        for other in users.filter_map(|other| self.state.service(other)) {
+            let Some(taken) = other.ports.iter().find(|taken| clash(taken, port)) else { continue };
+            let name = &other.spec.name;
+            let on = port.address.map_or_else(String::new, |address| format!(" on {address}"));
+            return Err(Refusal::Conflict(format!(
+                "port {}/{}{on} is already published by service \"{name}\" ({})\n       \
+                 publish another port, or remove it: rswarm service update --publish-rm {} {name}",
+                port.published,
+                port.protocol,
+                other.id.short(),
+                taken.target,
+            )));
+        }
+        Ok(())
     }
 
     fn free_port(&self, own: &[PortConfig], port: PortConfig) -> Result<u16, Refusal> {

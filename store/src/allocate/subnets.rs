@@ -1,57 +1,74 @@
 //! Subnets: those that the user named, else the lowest free cut of the cluster's pools.
 
-use std::net::Ipv4Addr;
+use std::net::Ipv6Addr;
 
-use ipnet::Ipv4Net;
-use rswarm_types::Refusal;
-use rswarm_types::network::SubnetBlock;
-use rswarm_types::spec::NetworkSpec;
+use ipnet::{IpNet, Ipv6Net};
+use rswarm_types::limits::SUBNET_BITS_IPV6;
+use rswarm_types::network::{SubnetBlock, first_host, overlap};
+use rswarm_types::spec::{NetworkSpec, SubnetSpec};
+use rswarm_types::{ClusterId, NetworkId, Refusal};
 
+use super::span::{Family, bits, span};
 use crate::apply::Draft;
 use crate::state::State;
 
 impl Draft {
-    /// The blocks of a new network.
+    /// The blocks of a new network, those of IPv4 first.
     pub(crate) fn first_blocks(&self, spec: &NetworkSpec) -> Result<Vec<SubnetBlock>, Refusal> {
-        if spec.ipam.subnets.is_empty() {
-            return self.cut_block().map(|block| vec![block]);
-        }
         let mut blocks: Vec<SubnetBlock> = Vec::new();
         for given in &spec.ipam.subnets {
-            let subnet = given.subnet.trunc();
-            if subnet.prefix_len() > 30 {
-                return Err(Refusal::invalid(
-                    "subnet",
-                    format!("\"{subnet}\" has no room for a gateway and a task: allowed are /1 to /30"),
-                ));
+            if given.subnet.addr().is_ipv6() && !spec.has_ipv6() {
+                return Err(Refusal::invalid("subnet", format!("\"{}\": the network has no IPv6", given.subnet)));
             }
-            let other = self.state.overlapping(subnet).and_then(|network| self.state.network(network));
-            if let Some(other) = other {
-                return Err(Refusal::Conflict(format!(
-                    "subnet {subnet} overlaps with network \"{}\" ({})",
-                    other.spec.name,
-                    other.blocks.iter().map(|b| b.subnet.to_string()).collect::<Vec<_>>().join(", "),
-                )));
-            }
-            if let Some(twice) = blocks.iter().find(|block| overlap(block.subnet, subnet)) {
-                return Err(Refusal::invalid("subnet", format!("\"{subnet}\" overlaps with \"{}\"", twice.subnet)));
-            }
-            let gateway = given.gateway.unwrap_or_else(|| first_host(subnet));
-            let range = given.range.unwrap_or(subnet).trunc();
-            for (field, inside) in [("gateway", subnet.contains(&gateway)), ("ip-range", subnet.contains(&range))] {
-                if !inside {
-                    return Err(Refusal::invalid(field, format!("it lies outside of subnet \"{subnet}\"")));
-                }
-            }
-            blocks.push(SubnetBlock { subnet, gateway, range });
+            blocks.push(self.named_block(given, &blocks)?);
         }
+        for family in families(spec) {
+            if !blocks.iter().any(|block| Family::of(block.gateway) == family) {
+                blocks.push(self.cut_block(family)?);
+            }
+        }
+        blocks.sort_by_key(|block| block.gateway.is_ipv6());
         Ok(blocks)
     }
 
+    fn named_block(&self, given: &SubnetSpec, others: &[SubnetBlock]) -> Result<SubnetBlock, Refusal> {
+        let subnet = given.subnet.trunc();
+        let longest = subnet.max_prefix_len() - 2;
+        if subnet.prefix_len() > longest {
+            return Err(Refusal::invalid(
+                "subnet",
+                format!("\"{subnet}\" has no room for a gateway and a task: allowed are /1 to /{longest}"),
+            ));
+        }
+        let other = self.state.overlapping(subnet).and_then(|network| self.state.network(network));
+        if let Some(other) = other {
+            return Err(Refusal::Conflict(format!(
+                "subnet {subnet} overlaps with network \"{}\" ({})",
+                other.spec.name,
+                other.blocks.iter().map(|b| b.subnet.to_string()).collect::<Vec<_>>().join(", "),
+            )));
+        }
+        if let Some(twice) = others.iter().find(|block| overlap(block.subnet, subnet)) {
+            return Err(Refusal::invalid("subnet", format!("\"{subnet}\" overlaps with \"{}\"", twice.subnet)));
+        }
+        let gateway = given.gateway.unwrap_or_else(|| first_host(subnet));
+        let range = given.range.unwrap_or(subnet).trunc();
+        let are_aux_inside = given.aux_addresses.values().all(|address| subnet.contains(address));
+        for (field, inside) in [
+            ("gateway", subnet.contains(&gateway)),
+            ("ip-range", subnet.contains(&range)),
+            ("aux-address", are_aux_inside),
+        ] {
+            if !inside {
+                return Err(Refusal::invalid(field, format!("it lies outside of subnet \"{subnet}\"")));
+            }
+        }
+        Ok(SubnetBlock { subnet, gateway, range })
+    }
+
     /// The lowest free cut.
-    pub(crate) fn cut_block(&self) -> Result<SubnetBlock, Refusal> {
-        let (pools, bits) =
-            self.state.cluster().map(|c| (c.spec.address_pools.clone(), c.spec.subnet_bits)).unwrap_or_default();
+    pub(crate) fn cut_block(&self, family: Family) -> Result<SubnetBlock, Refusal> {
+        let (pools, bits) = self.pools(family);
         let subnet = pools.iter().find_map(|pool| self.state.lowest_free(*pool, bits)).ok_or_else(|| {
             let pools = pools.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
             Refusal::Exhausted(format!(
@@ -61,40 +78,59 @@ impl Draft {
         })?;
         Ok(SubnetBlock { subnet, gateway: first_host(subnet), range: subnet })
     }
+
+    /// Where subnets of the family are cut from, and their prefix length.
+    fn pools(&self, family: Family) -> (Vec<IpNet>, u8) {
+        let Some(cluster) = self.state.cluster() else { return (Vec::new(), 0) };
+        let is_wanted = |pool: &&IpNet| Family::of(pool.addr()) == family;
+        let mut pools: Vec<IpNet> = cluster.spec.address_pools.iter().filter(is_wanted).copied().collect();
+        match family {
+            Family::V4 => (pools, cluster.spec.subnet_bits),
+            Family::V6 => {
+                if pools.is_empty() {
+                    pools.push(local_prefix(cluster.id));
+                }
+                (pools, SUBNET_BITS_IPV6)
+            }
+        }
+    }
 }
 
 impl State {
     /// The network whose block meets this subnet.
-    fn overlapping(&self, subnet: Ipv4Net) -> Option<rswarm_types::NetworkId> {
-        // Blocks do not overlap each other: the one that begins last also ends last.
+    fn overlapping(&self, subnet: IpNet) -> Option<NetworkId> {
+        // Blocks do not overlap each other: the one that begins last also ends last. One of IPv4 ends before any of IPv6.
         let (_, (last, network)) = self.indexes.subnets.get_prev(&subnet.broadcast())?;
         (*last >= subnet.network()).then_some(*network)
     }
 
-    fn lowest_free(&self, pool: Ipv4Net, bits: u8) -> Option<Ipv4Net> {
-        if bits < pool.prefix_len() || !(1..=30).contains(&bits) {
+    fn lowest_free(&self, pool: IpNet, length: u8) -> Option<IpNet> {
+        if length < pool.prefix_len() || !(1..=pool.max_prefix_len() - 2).contains(&length) {
             return None;
         }
-        let size = 1u64 << (32 - u32::from(bits));
-        let end = u64::from(pool.broadcast().to_bits());
-        let mut first = u64::from(pool.network().to_bits());
-        while first + size - 1 <= end {
-            let last = u32::try_from(first + size - 1).ok()?;
-            let start = u32::try_from(first).ok()?;
-            let met = self.indexes.subnets.get_prev(&Ipv4Addr::from_bits(last));
-            match met.filter(|(_, (met_last, _))| met_last.to_bits() >= start) {
-                None => return Ipv4Net::new(Ipv4Addr::from_bits(start), bits).ok(),
-                Some((_, (met_last, _))) => first = (u64::from(met_last.to_bits()) + 1).next_multiple_of(size),
+        let family = Family::of(pool.addr());
+        let size = 1u128 << (pool.max_prefix_len() - length);
+        let (mut first, end) = span(pool);
+        loop {
+            let last = first.checked_add(size - 1).filter(|last| *last <= end)?;
+            let (start, stop) = (family.address(first)?, family.address(last)?);
+            let met = self.indexes.subnets.get_prev(&stop);
+            match met.filter(|(_, (met_last, _))| *met_last >= start) {
+                None => return IpNet::new(start, length).ok(),
+                Some((_, (met_last, _))) => first = bits(*met_last).checked_add(1)?.checked_next_multiple_of(size)?,
             }
         }
-        None
     }
 }
 
-fn first_host(subnet: Ipv4Net) -> Ipv4Addr {
-    Ipv4Addr::from_bits(subnet.network().to_bits().saturating_add(1))
+/// The families of which the network has addresses.
+pub(crate) fn families(spec: &NetworkSpec) -> impl Iterator<Item = Family> + use<> {
+    let has_ipv6 = spec.has_ipv6();
+    Family::ALL.into_iter().filter(move |family| *family == Family::V4 || has_ipv6)
 }
 
-fn overlap(a: Ipv4Net, b: Ipv4Net) -> bool {
-    a.network() <= b.broadcast() && b.network() <= a.broadcast()
+/// The cluster's own /48 of locally assigned addresses (RFC 4193): `fd`, then 40 bits of its id, which is random.
+fn local_prefix(id: ClusterId) -> IpNet {
+    let global_id = id.0 & ((1 << 40) - 1);
+    Ipv6Net::new_assert(Ipv6Addr::from_bits((0xfd << 120) | (global_id << 80)), 48).into()
 }

@@ -1,11 +1,14 @@
 //! Networks: made with a segment and subnets of their own, removed when nobody holds an address.
 
-use rswarm_types::network::Network;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use rswarm_types::network::{Addresses, Network};
 use rswarm_types::spec::{NetworkDriver, NetworkSpec, PublishMode};
 use rswarm_types::{NetworkId, Refusal};
 
 use super::Draft;
-use crate::indexes::Holder;
+use crate::indexes::fixed_addresses;
 
 /// Names that users may not give to networks of their own; `ingress` only to an ingress network.
 const RESERVED_NAMES: [&str; 4] = ["host", "none", "bridge", "ingress"];
@@ -52,7 +55,11 @@ impl Draft {
             NetworkDriver::Overlay => (self.next_vni()?, self.first_blocks(spec)?),
             NetworkDriver::Host | NetworkDriver::Null => (0, Vec::new()),
         };
-        self.put_network(Network { id, meta: self.made(), spec: spec.clone(), vni, blocks, removing: false });
+        let network = Network { id, meta: self.made(), spec: spec.clone(), vni, blocks, removing: false };
+        if let Some(address) = held_twice(&network) {
+            return Err(Refusal::invalid("aux-address", format!("{address} is a gateway of the network itself")));
+        }
+        self.put_network(network);
         Ok(())
     }
 
@@ -93,7 +100,7 @@ impl Draft {
         if network.spec.ingress {
             let nodes: Vec<_> = self.state.nodes().map(|node| node.as_ref().clone()).collect();
             for mut node in nodes {
-                node.ingress = None;
+                node.ingress = Addresses::default();
                 self.put_node(node);
             }
         }
@@ -116,7 +123,7 @@ impl Draft {
     }
 
     fn is_network_held(&self, id: NetworkId) -> bool {
-        self.state.addresses(id).any(|(_, holder)| !matches!(holder, Holder::Gateway | Holder::ReturnGateway))
+        self.state.addresses(id).any(|(_, holder)| !holder.is_network())
     }
 
     fn give_nodes_ingress_addresses(&mut self) -> Result<(), Refusal> {
@@ -127,4 +134,9 @@ impl Draft {
         }
         Ok(())
     }
+}
+
+fn held_twice(network: &Network) -> Option<IpAddr> {
+    let mut seen = BTreeSet::new();
+    fixed_addresses(network).into_iter().map(|(address, _)| address).find(|address| !seen.insert(*address))
 }

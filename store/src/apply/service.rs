@@ -7,22 +7,23 @@ use std::sync::Arc;
 
 use rswarm_types::command::Answer;
 use rswarm_types::service::{RegistryAuth, Service, UpdateState, UpdateStatus};
-use rswarm_types::spec::{NetworkDriver, PublishMode, ServiceMode, ServiceSpec, TaskSpec};
+use rswarm_types::spec::{EndpointSpec, NetworkDriver, PublishMode, ServiceMode, ServiceSpec, TaskSpec};
 use rswarm_types::{NetworkId, Refusal, ServiceId, TimestampMs};
 
 use super::{Draft, check_version};
 
 /// Whether tasks made of either spec are alike, so that none needs to be replaced.
 ///
-/// Not compared: the service's labels, mode and update settings, and the placement (tasks whose
-/// node still matches stay).
+/// Not compared: the service's labels, mode and update settings, how connections are balanced, and the placement (tasks
+/// whose node still matches stay).
 pub fn makes_same_tasks(a: &ServiceSpec, b: &ServiceSpec) -> bool {
     let made_of = |spec: &'_ ServiceSpec| {
+        let EndpointSpec { mode, balance: _, ports } = spec.endpoint.clone();
         let TaskSpec { container, resources, restart, placement: _, networks, log_driver, force_update } =
             spec.task.clone();
-        (container, resources, restart, networks, log_driver, force_update)
+        ((container, resources, restart, networks, log_driver, force_update), (mode, ports))
     };
-    a.endpoint == b.endpoint && made_of(a) == made_of(b)
+    made_of(a) == made_of(b)
 }
 
 impl Draft {

@@ -134,7 +134,7 @@ impl Draft {
             && constraints.iter().all(matches)
             && fits(wanted.reserve_cpu.0, load.cpu.0, node.description.cpus.0)
             && fits(wanted.reserve_memory.0, load.memory.0, node.description.memory.0)
-            && fixed_host_ports(task).all(|(port, protocol)| !self.state.is_host_port_used(node.id, port, protocol))
+            && fixed_host_ports(task).all(|port| !self.state.is_host_port_used(node.id, port))
             && !self.is_crowded(node.id, task)
     }
 

@@ -60,6 +60,24 @@ pub enum ModeWord {
 choice!(ModeWord, "mode", { "replicated" => Self::Replicated, "global" => Self::Global },
     later { "replicated-job", "global-job" });
 
+/// The word of `--endpoint-affinity`: what holds the connections of one client together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AffinityWord {
+    None,
+    ClientIp,
+}
+
+choice!(AffinityWord, "endpoint affinity", { "none" => Self::None, "client-ip" => Self::ClientIp });
+
+/// The word of `--endpoint-prefer`: which tasks are taken first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PreferWord {
+    Any,
+    Local,
+}
+
+choice!(PreferWord, "endpoint preference", { "any" => Self::Any, "local" => Self::Local });
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::limits;
 
@@ -12,9 +12,10 @@ pub struct ClusterSpec {
     /// Always "default", as Swarm names it.
     pub name: String,
     pub labels: std::collections::BTreeMap<String, String>,
-    /// Pools from which networks without `--subnet` are cut. Default 10.0.0.0/8.
-    pub address_pools: Vec<Ipv4Net>,
-    /// Prefix length of one cut, default 24.
+    /// Pools from which networks without `--subnet` are cut, at least one of IPv4. Default 10.0.0.0/8; without a pool
+    /// of IPv6, such subnets come from a local prefix of the cluster (RFC 4193).
+    pub address_pools: Vec<IpNet>,
+    /// Prefix length of one cut of IPv4, default 24; those of IPv6 have [`limits::SUBNET_BITS_IPV6`].
     pub subnet_bits: u8,
     /// UDP port of VXLAN, fixed at init.
     pub data_path_port: u16,
@@ -31,7 +32,7 @@ impl Default for ClusterSpec {
         Self {
             name: "default".into(),
             labels: Default::default(),
-            address_pools: vec![Ipv4Net::new_assert([10, 0, 0, 0].into(), 8)],
+            address_pools: vec![IpNet::new_assert([10, 0, 0, 0].into(), 8)],
             subnet_bits: 24,
             data_path_port: limits::DATA_PATH_PORT,
             cert_expiry: Duration::from_millis(limits::CERT_EXPIRY_MS),

@@ -14,7 +14,7 @@ pub use container::{
 pub use network::{Ipam, NetworkDriver, NetworkSpec, SubnetSpec};
 pub use node::{Availability, Control, NodeSpec, Role};
 pub use service::{
-    EndpointMode, EndpointSpec, FailureAction, LogDriver, NetworkAttachment, Placement, Platform, PortConfig, Protocol,
-    PublishMode, Resources, RestartCondition, RestartPolicy, ServiceMode, ServiceSpec, SpreadPreference, TaskSpec,
-    UpdateConfig, UpdateOrder,
+    Balance, EndpointMode, EndpointSpec, FailureAction, LogDriver, NetworkAttachment, Placement, Platform, PortConfig,
+    Protocol, PublishMode, Resources, RestartCondition, RestartPolicy, ServiceMode, ServiceSpec, SpreadPreference,
+    TaskSpec, UpdateConfig, UpdateOrder, share_address,
 };

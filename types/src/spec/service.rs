@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::container::ContainerSpec;
@@ -214,19 +215,42 @@ impl fmt::Display for EndpointMode {
     }
 }
 
+/// Which backend a new connection to a virtual address or a published port goes to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Balance {
+    /// All connections of one client address go to one task, as long as the set of tasks is the same.
+    pub by_client: bool,
+    /// Tasks of the node that leads the connection first; others where it has none.
+    pub prefers_local: bool,
+}
+
+impl Balance {
+    /// The word of `--endpoint-affinity`.
+    pub fn affinity(self) -> &'static str {
+        if self.by_client { "client-ip" } else { "none" }
+    }
+
+    /// The word of `--endpoint-prefer`.
+    pub fn prefer(self) -> &'static str {
+        if self.prefers_local { "local" } else { "any" }
+    }
+}
+
 /// Name and published ports.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EndpointSpec {
     pub mode: EndpointMode,
+    pub balance: Balance,
     pub ports: Vec<PortConfig>,
 }
 
-/// A transport protocol. SCTP is refused by name until it is built.
+/// A transport protocol.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
     #[default]
     Tcp,
     Udp,
+    Sctp,
 }
 
 impl fmt::Display for Protocol {
@@ -234,6 +258,7 @@ impl fmt::Display for Protocol {
         f.pad(match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Sctp => "sctp",
         })
     }
 }
@@ -266,4 +291,37 @@ pub struct PortConfig {
     /// On the nodes; 0 = chosen from 30000-32767 (ingress) or by the node (host).
     pub published: u16,
     pub mode: PublishMode,
+    /// Of a node's addresses only this one answers; nodes that do not have it answer nowhere. `None` = all of both
+    /// families.
+    pub address: Option<IpAddr>,
+}
+
+impl PortConfig {
+    /// Whether no node could answer both: equal numbers and protocols on a common address.
+    pub fn meets(&self, other: &Self) -> bool {
+        let key = |port: &Self| (port.published, port.protocol);
+        self.published != 0 && key(self) == key(other) && share_address(self.address, other.address)
+    }
+}
+
+/// Whether two `address`es of published ports have one in common.
+pub fn share_address(a: Option<IpAddr>, b: Option<IpAddr>) -> bool {
+    a.is_none() || b.is_none() || a == b
+}
+
+/// As `--publish` takes it: `8080:80/tcp`, `[::1]:8080:80/udp`, `127.0.0.1::80/tcp`, `80/tcp`.
+impl fmt::Display for PortConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address {
+            Some(IpAddr::V4(address)) => write!(f, "{address}:")?,
+            Some(IpAddr::V6(address)) => write!(f, "[{address}]:")?,
+            None => {}
+        }
+        match (self.published, self.address) {
+            (0, None) => {}
+            (0, Some(_)) => f.write_str(":")?,
+            (published, _) => write!(f, "{published}:")?,
+        }
+        write!(f, "{}/{}", self.target, self.protocol)
+    }
 }

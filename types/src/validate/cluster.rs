@@ -1,7 +1,10 @@
 //! Rules of the cluster and of nodes.
 
+use ipnet::IpNet;
+
 use super::{Found, Violation};
 use crate::limits;
+use crate::network::overlap;
 use crate::spec::{ClusterSpec, NodeSpec};
 
 /// UDP ports that VXLAN may use (Docker's range).
@@ -18,19 +21,7 @@ pub fn cluster_spec(spec: &ClusterSpec) -> Vec<Violation> {
     found.check(SUBNET_BITS.contains(&spec.subnet_bits), "default-addr-pool-mask-length", || {
         format!("it is {}; allowed are {}-{}", spec.subnet_bits, SUBNET_BITS.start(), SUBNET_BITS.end())
     });
-    found.check(!spec.address_pools.is_empty(), "default-addr-pool", || "no address pool".into());
-    for (index, pool) in spec.address_pools.iter().enumerate() {
-        found.check(pool.prefix_len() <= spec.subnet_bits, "default-addr-pool", || {
-            format!("{pool} is smaller than one subnet of it, /{}", spec.subnet_bits)
-        });
-        found.check(pool.addr() == pool.network(), "default-addr-pool", || {
-            format!("{pool} has host bits set; write {}", pool.trunc())
-        });
-        for other in &spec.address_pools[..index] {
-            let overlaps = pool.contains(&other.network()) || other.contains(&pool.network());
-            found.check(!overlaps, "default-addr-pool", || format!("{pool} overlaps {other}"));
-        }
-    }
+    pools(&mut found, spec);
     let port = spec.data_path_port;
     found.check(DATA_PATH_PORTS.contains(&port), "data-path-port", || {
         format!("it is {port}; allowed are {}-{}", DATA_PATH_PORTS.start(), DATA_PATH_PORTS.end())
@@ -48,6 +39,23 @@ pub fn cluster_spec(spec: &ClusterSpec) -> Vec<Violation> {
     });
     found.check(spec.snapshot_interval > 0, "snapshot-interval", || "it is 0; at least 1".into());
     found.0
+}
+
+fn pools(found: &mut Found, spec: &ClusterSpec) {
+    let is_v4 = |pool: &IpNet| pool.addr().is_ipv4();
+    found.check(spec.address_pools.iter().any(is_v4), "default-addr-pool", || "no address pool of IPv4".into());
+    for (index, pool) in spec.address_pools.iter().enumerate() {
+        let bits = if is_v4(pool) { spec.subnet_bits } else { limits::SUBNET_BITS_IPV6 };
+        found.check(pool.prefix_len() <= bits, "default-addr-pool", || {
+            format!("{pool} is smaller than one subnet of it, /{bits}")
+        });
+        found.check(pool.addr() == pool.network(), "default-addr-pool", || {
+            format!("{pool} has host bits set; write {}", pool.trunc())
+        });
+        for other in &spec.address_pools[..index] {
+            found.check(!overlap(*pool, *other), "default-addr-pool", || format!("{pool} overlaps {other}"));
+        }
+    }
 }
 
 /// Every rule that a node's settings break; empty = valid.
@@ -70,7 +78,13 @@ mod tests {
         let cases: &[(Edit, &str)] = &[
             (|c| c.name = "x".into(), "invalid name: it is \"x\""),
             (|c| c.subnet_bits = 30, "invalid default-addr-pool-mask-length: it is 30; allowed are 8-29"),
-            (|c| c.address_pools.clear(), "invalid default-addr-pool: no address pool"),
+            (|c| c.address_pools.clear(), "invalid default-addr-pool: no address pool of IPv4"),
+            (|c| c.address_pools = vec!["fd00::/48".parse().unwrap()], "no address pool of IPv4"),
+            (|c| c.address_pools.push("fd00::/65".parse().unwrap()), "fd00::/65 is smaller than one subnet of it, /64"),
+            (
+                |c| c.address_pools.extend(["fd00::/48", "fd00:0:0:5::/64"].map(|p| p.parse::<IpNet>().unwrap())),
+                "fd00:0:0:5::/64 overlaps fd00::/48",
+            ),
             (
                 |c| c.address_pools = vec!["10.0.0.0/26".parse().unwrap()],
                 "10.0.0.0/26 is smaller than one subnet of it, /24",
@@ -89,6 +103,9 @@ mod tests {
             (|c| c.snapshot_interval = 0, "invalid snapshot-interval"),
         ];
         assert_eq!(cluster_spec(&ClusterSpec::default()), []);
+        let mut dual = ClusterSpec::default();
+        dual.address_pools.push("fd00::/48".parse().unwrap());
+        assert_eq!(cluster_spec(&dual), []);
         for (edit, expected) in cases {
             let mut spec = ClusterSpec::default();
             edit(&mut spec);

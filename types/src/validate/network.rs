@@ -1,15 +1,24 @@
 //! Rules of a network.
 
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+use ipnet::IpNet;
+
 use super::name::name_problem;
-use super::{Found, Violation};
+use super::{Found, Violation, duplicates};
 use crate::limits;
+use crate::network::{first_host, overlap};
 use crate::spec::{NetworkDriver, NetworkSpec, SubnetSpec};
 
 /// The one driver option that is known.
 const MTU_OPTION: &str = "com.docker.network.driver.mtu";
 
-/// Prefix lengths of a subnet that leave room for a gateway and tasks.
-const SUBNET_PREFIXES: std::ops::RangeInclusive<u8> = 8..=29;
+/// Prefix lengths of an IPv4 subnet that leave room for a gateway and tasks.
+const SUBNET_PREFIXES: RangeInclusive<u8> = 8..=29;
+
+/// Prefix lengths of an IPv6 subnet: from what one site has to 65536 hosts.
+const SUBNET_PREFIXES_IPV6: RangeInclusive<u8> = 48..=112;
 
 /// Every rule that a network breaks; empty = valid.
 pub fn network_spec(spec: &NetworkSpec) -> Vec<Violation> {
@@ -36,17 +45,24 @@ pub fn network_spec(spec: &NetworkSpec) -> Vec<Violation> {
         found.check(!spec.internal, "internal", || "the ingress network cannot be internal".into());
         found.check(!spec.attachable, "attachable", || "the ingress network cannot be attachable".into());
     }
-    for (key, value) in &spec.driver_opts {
-        driver_option(&mut found, key, value);
+    if spec.driver != NetworkDriver::Overlay {
+        found.check(!spec.ipv6, "ipv6", || format!("the {} network has no addresses of its own", spec.driver));
+        found.check(spec.ipam.subnets.is_empty(), "subnet", || {
+            format!("the {} network has no addresses of its own", spec.driver)
+        });
     }
-    subnets(&mut found, &spec.ipam.subnets);
+    for (key, value) in &spec.driver_opts {
+        driver_option(&mut found, spec, key, value);
+    }
+    subnets(&mut found, spec);
     found.0
 }
 
-fn driver_option(found: &mut Found, key: &str, value: &str) {
-    let range = limits::OVERLAY_MTU_MIN..=limits::OVERLAY_MTU_MAX;
+fn driver_option(found: &mut Found, spec: &NetworkSpec, key: &str, value: &str) {
     match key {
         MTU_OPTION => {
+            let minimum = if spec.has_ipv6() { limits::OVERLAY_MTU_MIN_IPV6 } else { limits::OVERLAY_MTU_MIN };
+            let range = minimum..=limits::OVERLAY_MTU_MAX;
             found.check(value.parse().is_ok_and(|mtu: u32| range.contains(&mtu)), "opt", || {
                 format!("{MTU_OPTION} is \"{value}\"; allowed are {}-{}", range.start(), range.end())
             });
@@ -56,28 +72,58 @@ fn driver_option(found: &mut Found, key: &str, value: &str) {
     }
 }
 
-fn subnets(found: &mut Found, subnets: &[SubnetSpec]) {
-    for (index, spec) in subnets.iter().enumerate() {
-        let SubnetSpec { subnet, gateway, range } = spec;
-        let prefixes = SUBNET_PREFIXES;
+fn subnets(found: &mut Found, spec: &NetworkSpec) {
+    let subnets = &spec.ipam.subnets;
+    for (index, SubnetSpec { subnet, gateway, range, aux_addresses }) in subnets.iter().enumerate() {
+        let is_v4 = subnet.addr().is_ipv4();
+        let prefixes = if is_v4 { SUBNET_PREFIXES } else { SUBNET_PREFIXES_IPV6 };
+        found.check(is_v4 || spec.has_ipv6(), "subnet", || {
+            format!("{subnet} is of IPv6, which the network does not have; say --ipv6 (in a stack: enable_ipv6: true)")
+        });
         found.check(prefixes.contains(&subnet.prefix_len()), "subnet", || {
             format!("it is {subnet}; allowed are prefix lengths {}-{}", prefixes.start(), prefixes.end())
         });
         found.check(subnet.addr() == subnet.network(), "subnet", || {
             format!("it is {subnet}, which has host bits set; write {}", subnet.trunc())
         });
+        found.check(is_for_hosts(subnet.network()), "subnet", || {
+            format!("it is {subnet}; loopback, link-local and multicast addresses are not for containers")
+        });
         for other in &subnets[..index] {
-            let overlaps = subnet.contains(&other.subnet.network()) || other.subnet.contains(&subnet.network());
-            found.check(!overlaps, "subnet", || format!("{subnet} overlaps {}", other.subnet));
+            found.check(!overlap(*subnet, other.subnet), "subnet", || format!("{subnet} overlaps {}", other.subnet));
         }
         if let Some(gateway) = gateway {
-            let is_inside = subnet.contains(gateway) && *gateway != subnet.network() && *gateway != subnet.broadcast();
-            found.check(is_inside, "gateway", || format!("it is {gateway}, not a host address of {subnet}"));
+            found.check(is_host(*subnet, *gateway), "gateway", || {
+                format!("it is {gateway}, not a host address of {subnet}")
+            });
         }
         if let Some(range) = range {
             found.check(subnet.contains(range), "ip-range", || format!("it is {range}, not inside {subnet}"));
         }
+        for (name, address) in aux_addresses {
+            found.check(is_host(*subnet, *address), "aux-address", || {
+                format!("{name} is {address}, not a host address of {subnet}")
+            });
+            found.check(*address != gateway.unwrap_or_else(|| first_host(*subnet)), "aux-address", || {
+                format!("{name} is {address}, the gateway")
+            });
+        }
+        for address in duplicates(aux_addresses.values()) {
+            found.add("aux-address", format!("{address} is given twice"));
+        }
     }
+}
+
+fn is_host(subnet: IpNet, address: IpAddr) -> bool {
+    subnet.contains(&address) && address != subnet.network() && address != subnet.broadcast()
+}
+
+fn is_for_hosts(address: IpAddr) -> bool {
+    let is_link_local = match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    !address.is_loopback() && !address.is_multicast() && !address.is_unspecified() && !is_link_local
 }
 
 #[cfg(test)]
@@ -86,9 +132,12 @@ mod tests {
 
     fn net(subnets: &[&str]) -> NetworkSpec {
         let mut spec = NetworkSpec { name: "front".into(), ..NetworkSpec::default() };
-        spec.ipam.subnets =
-            subnets.iter().map(|s| SubnetSpec { subnet: s.parse().unwrap(), gateway: None, range: None }).collect();
+        spec.ipam.subnets = subnets.iter().map(|s| s.parse::<IpNet>().unwrap().into()).collect();
         spec
+    }
+
+    fn dual(subnets: &[&str]) -> NetworkSpec {
+        NetworkSpec { ipv6: true, ..net(subnets) }
     }
 
     #[test]
@@ -148,7 +197,67 @@ mod tests {
                 },
                 "invalid ip-range:",
             ),
+            (
+                |n| n.ipam = net(&["fd00::/64"]).ipam,
+                "fd00::/64 is of IPv6, which the network does not have; say --ipv6",
+            ),
+            (|n| *n = dual(&["fd00::/113"]), "it is fd00::/113; allowed are prefix lengths 48-112"),
+            (|n| *n = dual(&["fd00::1/64"]), "host bits set; write fd00::/64"),
+            (|n| *n = dual(&["fd00::/64", "fd00::/80"]), "fd00::/80 overlaps fd00::/64"),
+            (|n| *n = dual(&["fe80::/64"]), "it is fe80::/64; loopback, link-local and multicast"),
+            (|n| n.ipam = net(&["224.0.0.0/8"]).ipam, "it is 224.0.0.0/8; loopback, link-local and multicast"),
+            (
+                |n| {
+                    *n = dual(&["fd00::/64"]);
+                    n.ipam.subnets[0].gateway = Some("10.1.0.1".parse().unwrap());
+                },
+                "invalid gateway: it is 10.1.0.1, not a host address of fd00::/64",
+            ),
+            (
+                |n| {
+                    *n = dual(&["fd00::/64"]);
+                    n.ipam.subnets[0].range = Some("fd00:1::/80".parse().unwrap());
+                },
+                "invalid ip-range: it is fd00:1::/80",
+            ),
+            (
+                |n| {
+                    *n = dual(&["fd00::/64"]);
+                    n.ipam.subnets[0].aux_addresses.insert("router".into(), "10.0.0.1".parse().unwrap());
+                },
+                "invalid aux-address: router is 10.0.0.1, not a host address of fd00::/64",
+            ),
+            (
+                |n| {
+                    *n = net(&["10.1.0.0/24"]);
+                    let subnet = &mut n.ipam.subnets[0];
+                    subnet.gateway = Some([10, 1, 0, 7].into());
+                    subnet.aux_addresses.insert("router".into(), [10, 1, 0, 7].into());
+                },
+                "router is 10.1.0.7, the gateway",
+            ),
+            (
+                |n| {
+                    *n = net(&["10.1.0.0/24"]);
+                    let aux = &mut n.ipam.subnets[0].aux_addresses;
+                    aux.extend(["a", "b"].map(|name| (name.to_owned(), [10, 1, 0, 7].into())));
+                },
+                "invalid aux-address: 10.1.0.7 is given twice",
+            ),
+            (
+                |n| {
+                    *n = dual(&[]);
+                    n.driver_opts.insert(MTU_OPTION.into(), "1279".into());
+                },
+                "is \"1279\"; allowed are 1280-",
+            ),
+            (
+                |n| *n = NetworkSpec { name: "host".into(), driver: NetworkDriver::Host, ipv6: true, ..net(&[]) },
+                "invalid ipv6: the host network has no addresses",
+            ),
         ];
+        assert_eq!(network_spec(&dual(&[])), []);
+        assert_eq!(network_spec(&dual(&["10.1.0.0/24", "fd00::/64", "10.2.0.0/24", "fd00:0:0:1::/112"])), []);
         assert_eq!(network_spec(&net(&["10.1.0.0/24", "10.2.0.0/24"])), []);
         for (edit, expected) in cases {
             let mut spec = net(&[]);

@@ -1,5 +1,7 @@
 //! Rules of a service.
 
+use std::net::IpAddr;
+
 use super::container::container;
 use super::name::name_problem;
 use super::{Found, Violation, duplicates};
@@ -8,7 +10,8 @@ use crate::limits;
 use crate::parse::parse_bytes;
 use crate::parse::placement_pref::check_spread;
 use crate::spec::{
-    EndpointMode, LogDriver, NetworkAttachment, Placement, PortConfig, PublishMode, Resources, ServiceMode, ServiceSpec,
+    EndpointMode, EndpointSpec, LogDriver, NetworkAttachment, Placement, PublishMode, Resources, ServiceMode,
+    ServiceSpec,
 };
 use crate::units::{Bytes, NanoCpus};
 
@@ -26,6 +29,7 @@ pub fn service_spec(spec: &ServiceSpec) -> Vec<Violation> {
     resources(&mut found, &spec.task.resources);
     placement(&mut found, &spec.task.placement);
     attachments(&mut found, networks);
+    balance(&mut found, &spec.endpoint);
     ports(&mut found, spec, is_host_network);
     if let Some(driver) = &spec.task.log_driver {
         log_driver(&mut found, driver);
@@ -118,16 +122,30 @@ fn is_alias(alias: &str) -> bool {
         })
 }
 
+fn balance(found: &mut Found, endpoint: &EndpointSpec) {
+    let balance = endpoint.balance;
+    for (field, is_set) in [("endpoint-affinity", balance.by_client), ("endpoint-prefer", balance.prefers_local)] {
+        found.check(!is_set || endpoint.mode == EndpointMode::Vip, field, || {
+            "with endpoint-mode dnsrr clients choose the task themselves; it goes with vip only".into()
+        });
+    }
+}
+
 fn ports(found: &mut Found, spec: &ServiceSpec, is_host_network: bool) {
     let ports = &spec.endpoint.ports;
     let is_detached = spec.task.networks.iter().any(|network| network.target == "none");
     for port in ports {
-        let field = format!("publish {}", port_text(port));
+        let field = format!("publish {port}");
         found.check(port.target > 0, &field, || "target port is 0; allowed are 1-65535".into());
         found.check(!limits::RESERVED_PORTS.contains(&port.published), &field, || {
             let reserved = limits::RESERVED_PORTS.map(|p| p.to_string()).join(", ");
             format!("port {} belongs to the cluster itself; not allowed are {reserved}", port.published)
         });
+        if let Some(address) = port.address {
+            found.check(is_for_publishing(address), &field, || {
+                format!("{address} is no address to publish on; allowed are unicast addresses, but not link-local IPv6")
+            });
+        }
         found.check(!is_detached, &field, || "a service with --network none has no ports".into());
         if port.mode == PublishMode::Ingress {
             found.check(spec.endpoint.mode == EndpointMode::Vip, &field, || {
@@ -140,18 +158,25 @@ fn ports(found: &mut Found, spec: &ServiceSpec, is_host_network: bool) {
             found.check(port.published == port.target || port.published == 0, &field, || {
                 "with --network host the published port is the target port".into()
             });
+            found.check(port.address.is_none(), &field, || {
+                "with --network host the container chooses the address itself".into()
+            });
         }
     }
-    for (number, protocol) in duplicates(ports.iter().filter(|p| p.published > 0).map(|p| (p.published, p.protocol))) {
-        found.add(format!("publish {number}/{protocol}"), "the port is published twice by this service");
+    for (index, port) in ports.iter().enumerate() {
+        if let Some(other) = ports[..index].iter().find(|other| port.meets(other)) {
+            found.add(format!("publish {port}"), format!("the service publishes the port twice, also as {other}"));
+        }
     }
 }
 
-fn port_text(port: &PortConfig) -> String {
-    match port.published {
-        0 => format!("{}/{}", port.target, port.protocol),
-        published => format!("{published}:{}/{}", port.target, port.protocol),
-    }
+/// An address that a node can have: the wildcards are no such, they are read as none.
+fn is_for_publishing(address: IpAddr) -> bool {
+    let has_no_scope = match address {
+        IpAddr::V4(address) => address.is_broadcast(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    !has_no_scope && !address.is_multicast() && !address.is_unspecified()
 }
 
 fn log_driver(found: &mut Found, driver: &LogDriver) {
@@ -185,7 +210,7 @@ mod tests {
 
     use super::*;
     use crate::parse::{parse_mount, parse_publish, parse_ulimit};
-    use crate::spec::{Healthcheck, SpreadPreference};
+    use crate::spec::{Balance, Healthcheck, SpreadPreference};
 
     fn valid() -> ServiceSpec {
         let mut spec = ServiceSpec { name: "web".into(), ..ServiceSpec::default() };
@@ -235,7 +260,37 @@ mod tests {
             ),
             (
                 |s| s.endpoint.ports.extend(parse_publish("8080:81").unwrap()),
-                "invalid publish 8080/tcp: the port is published twice",
+                "invalid publish 8080:81/tcp: the service publishes the port twice, also as 8080:80/tcp",
+            ),
+            (
+                |s| s.endpoint.ports.extend(parse_publish("[::1]:8080:81").unwrap()),
+                "invalid publish [::1]:8080:81/tcp: the service publishes the port twice, also as 8080:80/tcp",
+            ),
+            (
+                |s| s.endpoint.ports = parse_publish("224.0.0.1:8080:80").unwrap(),
+                "invalid publish 224.0.0.1:8080:80/tcp: 224.0.0.1 is no address to publish on",
+            ),
+            (|s| s.endpoint.ports = parse_publish("[fe80::1]::80").unwrap(), "fe80::1 is no address to publish on"),
+            (
+                |s| {
+                    s.endpoint = EndpointSpec { mode: EndpointMode::DnsRr, ..EndpointSpec::default() };
+                    s.endpoint.balance.by_client = true;
+                },
+                "invalid endpoint-affinity: with endpoint-mode dnsrr",
+            ),
+            (
+                |s| {
+                    s.endpoint = EndpointSpec { mode: EndpointMode::DnsRr, ..EndpointSpec::default() };
+                    s.endpoint.balance.prefers_local = true;
+                },
+                "invalid endpoint-prefer: with endpoint-mode dnsrr",
+            ),
+            (
+                |s| {
+                    set_network(s, "host");
+                    s.endpoint.ports = parse_publish("target=80,mode=host,host_ip=10.0.0.1").unwrap();
+                },
+                "the container chooses the address itself",
             ),
             (|s| s.endpoint.ports[0].target = 0, "target port is 0"),
             (|s| s.endpoint.mode = EndpointMode::DnsRr, "endpoint-mode dnsrr cannot publish in ingress mode"),
@@ -409,8 +464,10 @@ mod tests {
         let mut spec = valid();
         spec.mode = ServiceMode::Replicated { replicas: 0 };
         spec.endpoint.ports =
-            [parse_publish("53:53").unwrap(), parse_publish("53:53/udp").unwrap(), parse_publish("80-82").unwrap()]
+            ["53:53", "53:53/udp", "53:53/sctp", "80-82", "127.0.0.1:81:80", "[::1]:81:80", "10.0.0.1::80"]
+                .map(|text| parse_publish(text).unwrap())
                 .concat();
+        spec.endpoint.balance = Balance { by_client: true, prefers_local: true };
         spec.task.container.mounts =
             vec![parse_mount("target=/cache").unwrap(), parse_mount("type=tmpfs,target=/run,tmpfs-size=1m").unwrap()];
         spec.task.container.cap_drop = vec!["ALL".into()];

@@ -23,7 +23,7 @@ fn orders(index: u64, desired: DesiredState) -> Assignments {
 fn stop_at(index: u64, stop_at: u64) -> Assignments {
     let mut orders = orders(index, DesiredState::Shutdown);
     orders.tasks[0].stop_at = stop_at;
-    orders.tasks[0].ingress = Some([10, 0, 0, 9].into());
+    orders.tasks[0].ingress = std::net::Ipv4Addr::new(10, 0, 0, 9).into();
     orders
 }
 

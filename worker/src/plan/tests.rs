@@ -1,8 +1,10 @@
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use rswarm_types::spec::{NetworkAttachment, PublishMode, ServiceSpec};
 
 use rswarm_types::NetworkId;
+use rswarm_types::network::Addresses;
 use rswarm_types::task::Attachment;
 
 use super::*;
@@ -105,14 +107,18 @@ fn a_container_that_ends_says_why() {
 
 #[test]
 fn a_stop_waits_for_load_balancers_then_for_the_container_then_no_longer() {
-    let in_mesh = Some([10, 0, 0, 9].into());
+    let in_mesh = Addresses::from(Ipv4Addr::new(10, 0, 0, 9));
     let stopping = |stop_at| AssignedTask { stop_at, ingress: in_mesh, ..task(DesiredState::Shutdown) };
     let on = |networks: &[u128]| {
         let attachment = |id: &u128| {
-            let (network, address) = (NetworkId(*id), [10, 0, 1, 2].into());
-            Attachment { network, address, aliases: Vec::new() }
+            let addresses = Ipv4Addr::new(10, 0, 1, 2).into();
+            Attachment { network: NetworkId(*id), addresses, aliases: Vec::new() }
         };
-        AssignedTask { attachments: networks.iter().map(attachment).collect(), ingress: None, ..stopping(7) }
+        AssignedTask {
+            attachments: networks.iter().map(attachment).collect(),
+            ingress: Addresses::default(),
+            ..stopping(7)
+        }
     };
     let heard = |at: u64| Local { stop_heard_ms: Some(at), ..up(TaskState::Running) };
     let sent = |at: u64| Local { stop_sent_ms: Some(at), ..heard(NOW - 90_000) };
