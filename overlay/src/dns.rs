@@ -107,3 +107,74 @@ fn service(
     let (name, aliases) = (service.name.clone(), aliases.unwrap_or_default());
     Some(ServiceNames { name, aliases, vips, tasks })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{Cluster, both};
+
+    fn cluster() -> (Cluster, [TaskId; 3]) {
+        let mut cluster = Cluster::new(&[[10, 9, 0, 1].into(), [10, 9, 0, 2].into()]);
+        let net = cluster.network("back");
+        let web = cluster.service("web", &[net], &[]);
+        let tasks = [0, 0, 1].map(|node| cluster.task(web, node));
+        (cluster, tasks)
+    }
+
+    fn table_of(assignments: &Assignments) -> NetdTable {
+        let tasks: Vec<&AssignedTask> = assignments.tasks.iter().collect();
+        table(assignments, &tasks, &PortPlan::default(), |task| task.to_string().into())
+    }
+
+    fn list(addresses: Addresses) -> Vec<IpAddr> {
+        addresses.iter().collect()
+    }
+
+    #[test]
+    fn a_sandbox_names_its_networks_and_every_task_there_with_addresses_of_both_families() {
+        let (cluster, tasks) = cluster();
+        let table = table_of(&cluster.assignments(0));
+        assert_eq!(table.sandboxes.iter().map(|s| s.task).collect::<Vec<_>>(), tasks[..2]);
+        let own = &table.sandboxes[0];
+        assert_eq!(own.addresses, list(both([10, 1, 1, 10])));
+        assert_eq!(own.names[..2], [format!("web.1.{}", tasks[0]), tasks[0].to_string()]);
+        let [back] = &table.networks[..] else { panic!("{:?}", table.networks) };
+        assert_eq!(own.networks, [back.id]);
+        let subnets: Vec<String> = back.subnets.iter().map(ToString::to_string).collect();
+        assert_eq!(subnets, ["10.1.1.0/24", "fd00:a:1:1::/64"]);
+        let [web] = &back.services[..] else { panic!("{:?}", back.services) };
+        assert_eq!(web.vips, list(both([10, 1, 1, 200])));
+        let found: Vec<_> = web.tasks.iter().map(|t| (t.name.clone(), t.addresses.clone(), t.ready)).collect();
+        let expected = [(1, 10), (2, 11), (3, 12)]
+            .map(|(slot, last)| (format!("web.{slot}.{}", tasks[slot - 1]), list(both([10, 1, 1, last])), true));
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_task_that_is_not_ready_or_whose_node_is_down_keeps_its_name_and_a_dead_one_loses_it() {
+        let (mut cluster, tasks) = cluster();
+        cluster.peers[1].is_up = false;
+        cluster.set_state(tasks[1], EndpointState::Draining);
+        let ready = |cluster: &Cluster| -> Vec<bool> {
+            let table = table_of(&cluster.assignments(0));
+            table.networks[0].services[0].tasks.iter().map(|t| t.ready).collect()
+        };
+        assert_eq!(ready(&cluster), [true, false, false]);
+        cluster.set_state(tasks[1], EndpointState::Dead);
+        assert_eq!(ready(&cluster), [true, false]);
+    }
+
+    #[test]
+    fn a_node_without_a_task_in_a_network_serves_no_name_of_it() {
+        let (mut cluster, _) = cluster();
+        let other = cluster.network("other");
+        let db = cluster.service("db", &[other], &[]);
+        cluster.task(db, 1);
+        let names = |node: usize| -> Vec<String> {
+            let table = table_of(&cluster.assignments(node));
+            table.networks.into_iter().map(|n| n.name).collect()
+        };
+        assert_eq!(names(0), ["back"]);
+        assert_eq!(names(1), ["back", "other"]);
+    }
+}

@@ -44,9 +44,10 @@ const _: () = assert!(UPSTREAM_HEDGE.as_millis() < UPSTREAM_PENALTY.as_millis())
 /// How often the host's resolv.conf is looked at, at most.
 pub const RESOLV_CONF_PERIOD: Duration = Duration::from_secs(1);
 
-/// Descriptors that netd asks for: three per sandbox, one per published port and forward.
+/// Descriptors that netd asks for: three per sandbox, one or two per published port, and one per server that a forward
+/// waits for. While no server answers, a fifth of them is left.
 pub const DESCRIPTORS_MIN: u64 = 16_384;
-const _: () = assert!(FORWARDS_MAX as u64 * 2 < DESCRIPTORS_MIN);
+const _: () = assert!((FORWARDS_MAX * UPSTREAMS_MAX) as u64 * 5 < DESCRIPTORS_MIN * 4);
 /// Bytes of `netd.log` above which a new netd moves it aside.
 pub const LOG_BYTES_MAX: u64 = 1024 * 1024;
 /// How the kernel weighs netd when memory runs out: nearly last.
