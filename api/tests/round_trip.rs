@@ -226,7 +226,14 @@ fn what_has_addresses_of_either_family_or_both_survives() {
             addresses: vec![(NetworkId(1), six(4).into())],
             ingress: both(5),
         }],
-        peers: vec![Peer { id: NodeId(1), number: 1, address: six(2), is_up: true, ingress: both(3) }],
+        peers: vec![Peer {
+            id: NodeId(1),
+            number: 1,
+            address: six(2),
+            addresses: vec![[10, 0, 0, 2].into(), six(2)],
+            is_up: true,
+            ingress: both(3),
+        }],
         managers: vec!["[fd00::2]:2377".parse().unwrap()],
         ..Assignments::default()
     });
@@ -290,7 +297,7 @@ fn commands_survive() {
 
 #[test]
 fn sessions_survive() {
-    let description = NodeDescription { feature_range: (1, 2), ..Default::default() };
+    let description = NodeDescription { feature_range: (1, 2), addresses: vec![six(1)], ..Default::default() };
     for up in [
         Up::Open(Box::new(Open { node: NodeId(1), description, sandboxes: vec![TaskId(2)], ..Default::default() })),
         Up::Heartbeat,

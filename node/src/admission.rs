@@ -1,7 +1,7 @@
 //! The joiner's side of admission: fetch the root, check it against the token, and only then send
 //! the secret.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use rswarm_api::pb::ca_client::CaClient;
@@ -91,11 +91,12 @@ async fn within<T>(
 pub async fn join_any(
     addresses: &[SocketAddr],
     given: &str,
+    data_path: IpAddr,
     availability: Availability,
 ) -> Result<Admitted, AdmissionError> {
     let mut last = AdmissionError::NoAddress;
     for address in addresses {
-        match join(*address, given, availability).await {
+        match join(*address, given, data_path, availability).await {
             Err(error @ AdmissionError::Unreachable { .. }) => last = error,
             ended => return ended,
         }
@@ -108,7 +109,12 @@ pub async fn join_any(
 ///
 /// # Errors
 /// See [`AdmissionError`]; nothing is left behind.
-pub async fn join(address: SocketAddr, given: &str, availability: Availability) -> Result<Admitted, AdmissionError> {
+pub async fn join(
+    address: SocketAddr,
+    given: &str,
+    data_path: IpAddr,
+    availability: Availability,
+) -> Result<Admitted, AdmissionError> {
     token::digest_of(given)?;
     let mut stranger = CaClient::new(unverified_channel(address)?);
     let root = within(address, stranger.get_root_ca(pb::GetRootCaRequest {})).await?.certificate;
@@ -119,7 +125,7 @@ pub async fn join(address: SocketAddr, given: &str, availability: Availability) 
         csr: request.csr,
         token: given.to_owned(),
         availability: availability.to_pb(),
-        ..Default::default()
+        data_path_address: Some(data_path.to_pb()),
     };
     let issued = within(address, manager.issue_certificate(message)).await?;
     admitted(address, issued, root, request.key)

@@ -9,7 +9,7 @@ use rswarm_types::node::NodeDescription;
 use rswarm_types::spec::Platform;
 use rswarm_types::units::{Bytes, NanoCpus};
 
-use crate::address::{is_ours, local_addresses};
+use crate::address::{Local, local_addresses};
 
 /// The version of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -61,7 +61,7 @@ pub fn describe(labels: &BTreeMap<String, String>, advertise: SocketAddr, data_p
 
 /// What others may know this host by. Those of containers' devices are none.
 fn own_addresses() -> Vec<IpAddr> {
-    let all = local_addresses().into_iter().filter(|a| !a.is_loopback && !is_ours(a));
+    let all = local_addresses().into_iter().filter(Local::is_visible);
     all.map(|a| a.address).collect::<BTreeSet<_>>().into_iter().collect()
 }
 

@@ -140,7 +140,7 @@ impl Daemon {
         }
         let there = address::local_addresses();
         let advertise = address::advertise(&init.advertise, &there)?;
-        let listen = address::listen(&init.listen, &there)?;
+        let listen = address::listen(&init.listen, advertise.ip(), &there)?;
         let data_path = address::data_path(&init.data_path, advertise.ip(), &there)?;
         let listener = serve::bind(listen).await?;
         self.data.forget_cluster()?;
@@ -222,10 +222,10 @@ impl Daemon {
         }
         let there = address::local_addresses();
         let advertise = address::advertise(&join.advertise, &there)?;
-        let listen = address::listen(&join.listen, &there)?;
+        let listen = address::listen(&join.listen, advertise.ip(), &there)?;
         let data_path = address::data_path(&join.data_path, advertise.ip(), &there)?;
         let remotes = address::remote(&join.remote).await?;
-        let admitted = admission::join_any(&remotes, &join.token, join.availability).await?;
+        let admitted = admission::join_any(&remotes, &join.token, data_path, join.availability).await?;
         self.data.forget_cluster()?;
         let credentials = admitted.files.credentials().map_err(FilesError::from)?;
         let file = NodeFile {

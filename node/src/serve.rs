@@ -5,10 +5,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::Ipv6V6Only;
 use rswarm_api::pb::node_api_server::NodeApiServer;
 use rswarm_api::tls::{Credentials, CredentialsError, accept};
 use rswarm_manager::Manager;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,6 +20,8 @@ use crate::local::LocalApi;
 
 /// Group whose members may use the local socket.
 const GROUP: &str = "rswarm";
+/// Connections to the manager's port that wait to be accepted.
+const BACKLOG: u32 = 1_024;
 /// Dead peers are noticed after two of these.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 /// When a server stops, calls under way may take so long; a peer that is dead would hold it until its keepalive.
@@ -90,12 +94,21 @@ async fn until_last_calls<T>(server: impl Future<Output = T>, stop: Cancellation
     }
 }
 
-/// Listens on the manager's address.
+/// Listens on the manager's address; on `[::]` for IPv4 too, whatever the host's default is.
 ///
 /// # Errors
 /// When the port is held by something else.
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
-    TcpListener::bind(address).await.map_err(|e| ServeError::Tcp { address, reason: e.to_string() })
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        if address.is_ipv6() {
+            setsockopt(&socket, Ipv6V6Only, &false)?;
+        }
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().map_err(|e: std::io::Error| ServeError::Tcp { address, reason: e.to_string() })
 }
 
 /// Serves a manager on 2377 until `stop`.
@@ -123,4 +136,28 @@ pub fn manager(
         }
     });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn every_address_is_those_of_both_versions_and_the_caller_is_known_by_his_own() {
+        let listener = bind((Ipv6Addr::UNSPECIFIED, 0).into()).await.expect("this host has IPv6");
+        let port = listener.local_addr().expect("bound").port();
+        for to in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+            let call = TcpStream::connect((to, port)).await.expect("it listens");
+            let (_, from) = listener.accept().await.expect("a connection");
+            assert_eq!(from.ip().to_canonical(), call.local_addr().expect("connected").ip());
+        }
+        let taken = bind((Ipv6Addr::UNSPECIFIED, port).into()).await.expect_err("held").to_string();
+        assert!(taken.contains(&format!("cannot listen on [::]:{port}")), "{taken}");
+        let four = bind((Ipv4Addr::UNSPECIFIED, 0).into()).await.expect("a free port");
+        assert!(four.local_addr().expect("bound").is_ipv4());
+    }
 }

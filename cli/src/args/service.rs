@@ -80,7 +80,8 @@ pub struct Create {
     /// Spread tasks over the values of a label, e.g. spread=node.labels.zone
     #[arg(long, value_name = "PREFERENCE")]
     pub placement_pref: Vec<String>,
-    /// Port of the service that all nodes answer on, e.g. 8080:80 or published=53,target=53,protocol=udp,mode=host
+    /// Port of the service that all nodes answer on, e.g. 8080:80, 127.0.0.1:8080:80 (nodes that have the address) or
+    /// published=53,target=53,protocol=udp,mode=host
     #[arg(long, short, value_name = "PORT")]
     pub publish: Vec<String>,
     /// Kernel setting of the containers

@@ -159,7 +159,7 @@ fn port(text: &str) -> Result<PortFilter> {
     match (from.parse(), to.parse()) {
         (Ok(from), Ok(to)) if from <= to => Ok(PortFilter { from, to, protocol: protocol.to_lowercase() }),
         _ => Err(Error::Usage(format!(
-            "invalid --filter of a port \"{text}\"\n       allowed: PORT[-PORT][/tcp|/udp], e.g. 8080 or 8000-8080/tcp"
+            "invalid --filter of a port \"{text}\"\n       allowed: PORT[-PORT][/tcp|/udp|/sctp], e.g. 8080 or 8000-8080/tcp"
         ))),
     }
 }
