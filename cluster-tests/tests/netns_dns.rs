@@ -269,3 +269,49 @@ fn no_question_leaves_an_internal_network() {
     let asked = outside.asked();
     assert!(asked.contains(&"open.example".to_owned()) && !asked.iter().any(|n| n.contains("secret")), "{asked:?}");
 }
+
+/// A network of both families; the hosts' own link has both.
+const DUAL: &str = "
+services:
+  web:
+    image: busybox:1.35
+    command: httpd -f -p 80 -h /www
+    networks: [back]
+    deploy: {replicas: 2}
+  ask:
+    image: busybox:1.35
+    command: sleep 100000
+    networks: [back]
+    deploy: {mode: global}
+networks:
+  back: {driver: overlay, enable_ipv6: true}
+";
+
+#[test]
+fn a_network_with_both_families_answers_both() {
+    let cluster = Cluster::new(1, 1);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("dual.yaml");
+    std::fs::write(&file, DUAL).unwrap();
+    cluster.run(&format!("stack deploy --compose-file {} dual", file.display()));
+    cluster.await_running("dual_web", 2);
+    cluster.await_running("dual_ask", 2);
+    for host in ["m1", "w1"] {
+        let asker = Asker::new(&cluster, host, "sleep");
+        cluster.until("both tasks have both", || {
+            ["A", "AAAA"].iter().all(|kind| asker.ask(&["tasks.web", kind]).len() == 2)
+        });
+        let both: Vec<String> = ["A", "AAAA"].iter().flat_map(|kind| asker.ask(&["dual_web", kind])).collect();
+        assert_eq!(both.len(), 2, "{both:?}");
+        assert!(!both[0].contains(':') && both[1].contains(':'), "{both:?}");
+        for address in &both {
+            assert_eq!(asker.ask(&["-x", address]), set(["dual_web.dual_back."]), "{address}");
+        }
+        let service = asker.dig(&["_80._tcp.web", "SRV"]);
+        assert!(service.contains("ANSWER: 1,") && both.iter().all(|address| service.contains(address)), "{service}");
+        for address in asker.ask(&["tasks.web", "AAAA"]) {
+            let name = asker.ask(&["-x", &address]);
+            assert_eq!(asker.ask(&[name.first().unwrap(), "AAAA"]), set([&address]));
+        }
+    }
+}

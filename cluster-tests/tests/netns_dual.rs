@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use rswarm_cluster_tests::lab::cluster::{BUSYBOX, Cluster, HTTPD, must, rswarm, words};
+use rswarm_cluster_tests::lab::cluster::{BUSYBOX, Cluster, HTTPD, must, refused, words};
 
 const HOSTS: [&str; 5] = ["m1", "w1", "w2", "w3", "w4"];
 
@@ -100,9 +100,7 @@ fn a_network_of_both_families_carries_names_and_virtual_addresses_of_both() {
     cluster.run("network create --driver overlay --ipv6 pooled");
     let pooled = cluster.run("network inspect --format '{{json .IPAM.Config}}' pooled");
     assert!(pooled.contains("/24") && pooled.contains("\"fd"), "{pooled}");
-    cluster.create(&format!(
-        "--name web --replicas 2 --network both --constraint node.role==worker {BUSYBOX} {HTTPD}"
-    ));
+    cluster.create(&format!("--name web --replicas 2 --network both --constraint node.role==worker {BUSYBOX} {HTTPD}"));
     cluster.create(&format!("--name ask --network both --constraint node.hostname==m1 {BUSYBOX} sleep 100000"));
     let ask = |line: &str| inside(&cluster, "m1", "sleep", line);
     let vips = cluster.run("service inspect --format '{{json .Endpoint.VirtualIPs}}' web");
@@ -148,8 +146,8 @@ fn ports_of_one_address_and_clients_that_stay_with_their_backend() {
     let listed = must(cluster.manager(), "service ls --format '{{.Ports}}'");
     assert!(listed.contains(&format!("{at_w1}:8088->80/tcp")), "{listed}");
     // The same port at all addresses meets it.
-    let clash = rswarm(cluster.manager(), &format!("service create --name two --publish 8088:80 {BUSYBOX} {HTTPD}"));
-    assert_eq!(clash.code, 4, "{}", clash.stderr);
+    let clash = refused(cluster.manager(), &format!("service create --name two --publish 8088:80 {BUSYBOX} {HTTPD}"));
+    clash.says(4, &["8088/tcp", "\"one\""]);
 
     cluster.create(&format!(
         "--name sticky --replicas 4 --publish 8090:80 --endpoint-affinity client-ip {BUSYBOX} {HTTPD}"
