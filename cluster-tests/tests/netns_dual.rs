@@ -10,7 +10,8 @@ const HOSTS: [&str; 5] = ["m1", "w1", "w2", "w3", "w4"];
 /// What a host answers to the client under one of its addresses, each an URL's host.
 fn visit(cluster: &Cluster, at: &str, path: &str) -> Option<String> {
     let answer = cluster.lab.client().curl(&format!("http://{at}/{path}")).ok()?;
-    Some(answer.trim().to_owned())
+    // What the image's script leaves of an IPv6 address in brackets.
+    Some(answer.trim().trim_matches(['[', ']']).to_owned())
 }
 
 /// The addresses of a host as URLs want them.

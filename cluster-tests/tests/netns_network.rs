@@ -172,10 +172,9 @@ fn without_a_virtual_address_a_name_is_all_its_tasks_and_the_host_network_is_the
         cluster.tasks("bare").len() == 1 && cluster.tasks("cell").len() == 1
     });
     for (flags, word) in [
-        ("network create --ipv6 six", "--ipv6"),
-        ("network create --driver overlay --subnet fd00::/64 six", "fd00::/64"),
+        ("network create --driver overlay --subnet fd00::/200 six", "fd00::/200"),
         ("network create --driver macvlan lan", "macvlan"),
-        ("service create --publish published=1,target=1,protocol=sctp busybox:1.35", "sctp"),
+        ("service create --publish published=1,target=1,protocol=icmp busybox:1.35", "icmp"),
         ("service create --endpoint-mode dnsrr --publish 80:80 busybox:1.35", "dnsrr"),
         ("service create --network missing busybox:1.35", "missing"),
     ] {
