@@ -100,9 +100,7 @@ fn a_network_of_both_families_carries_names_and_virtual_addresses_of_both() {
     cluster.run("network create --driver overlay --ipv6 pooled");
     let pooled = cluster.run("network inspect --format '{{json .IPAM.Config}}' pooled");
     assert!(pooled.contains("/24") && pooled.contains("\"fd"), "{pooled}");
-    cluster.create(&format!(
-        "--name web --replicas 2 --network both --constraint node.role==worker {BUSYBOX} {HTTPD}"
-    ));
+    cluster.create(&format!("--name web --replicas 2 --network both --constraint node.role==worker {BUSYBOX} {HTTPD}"));
     cluster.create(&format!("--name ask --network both --constraint node.hostname==m1 {BUSYBOX} sleep 100000"));
     let ask = |line: &str| inside(&cluster, "m1", "sleep", line);
     let vips = cluster.run("service inspect --format '{{json .Endpoint.VirtualIPs}}' web");
