@@ -194,8 +194,6 @@ fn managers(state: &State) -> Vec<std::net::SocketAddr> {
 
 #[cfg(test)]
 mod tests {
-    use rswarm_types::command::Body;
-    use rswarm_types::node::NodeDescription;
     use rswarm_types::spec::{Balance, NetworkSpec, PortConfig};
 
     use super::*;

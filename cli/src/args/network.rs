@@ -7,7 +7,7 @@ use crate::listing::ListArgs;
 
 #[derive(Subcommand, Debug)]
 pub enum Network {
-    Create(Create),
+    Create(Box<Create>),
     #[command(visible_alias = "list")]
     Ls(Ls),
     Inspect(Inspect),

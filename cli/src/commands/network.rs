@@ -18,7 +18,7 @@ use crate::{inspect, render, specs};
 
 pub async fn run(client: &Client, command: Network) -> Result<()> {
     match command {
-        Network::Create(args) => create(client, args).await,
+        Network::Create(args) => create(client, *args).await,
         Network::Ls(args) => ls(client, args).await,
         Network::Inspect(args) => inspect(client, args).await,
         Network::Rm(args) => rm(client, args).await,
