@@ -7,7 +7,7 @@ use rswarm_store::State;
 use rswarm_types::constraint::Constraint;
 use rswarm_types::node::{Node, NodeState};
 use rswarm_types::service::{Service, UpdateState};
-use rswarm_types::spec::{Availability, PublishMode, ServiceMode, ServiceSpec};
+use rswarm_types::spec::{Availability, PortConfig, PublishMode, ServiceMode, ServiceSpec};
 use rswarm_types::task::{Slot, Task};
 use rswarm_types::task_state::{DesiredState, TaskState};
 use rswarm_types::{NodeId, TaskId};
@@ -144,16 +144,16 @@ fn takes(state: &State, node: &Node, task: &Task) -> bool {
     let wants = &spec.task.resources;
     let cpus: u64 = here.iter().map(|t| t.spec.task.resources.reserve_cpu.0).sum();
     let memory: u64 = here.iter().map(|t| t.spec.task.resources.reserve_memory.0).sum();
-    let ports = |spec: &ServiceSpec| -> BTreeSet<_> {
-        let host = spec.endpoint.ports.iter().filter(|p| p.mode == PublishMode::Host && p.published != 0);
-        host.map(|p| (p.published, p.protocol)).collect()
+    let ports = |spec: &ServiceSpec| -> Vec<PortConfig> {
+        spec.endpoint.ports.iter().filter(|p| p.mode == PublishMode::Host).copied().collect()
     };
     let wanted_ports = ports(spec);
+    let is_met = |port: &PortConfig| wanted_ports.iter().any(|wanted| wanted.meets(port));
     let mates = here.iter().filter(|t| t.service == task.service && t.desired <= DesiredState::Running).count() as u64;
     let most = spec.task.placement.max_replicas_per_node;
     (wants.reserve_cpu.0 == 0 || cpus + wants.reserve_cpu.0 <= node.description.cpus.0)
         && (wants.reserve_memory.0 == 0 || memory + wants.reserve_memory.0 <= node.description.memory.0)
-        && here.iter().all(|t| ports(&t.spec).is_disjoint(&wanted_ports))
+        && !here.iter().any(|t| ports(&t.spec).iter().any(is_met))
         && (most == 0 || mates < most)
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use rswarm_store::State;
-use rswarm_types::spec::{Protocol, PublishMode};
+use rswarm_types::spec::{PortConfig, Protocol, PublishMode};
 use rswarm_types::task::Task;
 use rswarm_types::task_state::TaskState;
 use rswarm_types::units::{Bytes, NanoCpus};
@@ -17,7 +17,7 @@ const NAME: &str = "I16";
 struct Taken {
     cpus: u64,
     memory: u64,
-    ports: BTreeMap<(u16, Protocol), TaskId>,
+    ports: Vec<(PortConfig, TaskId)>,
 }
 
 /// Adds up what the tasks of each node take, without the store's own sums.
@@ -35,10 +35,10 @@ pub fn check(state: &State) -> Vec<Violation> {
         taken.memory += task.spec.task.resources.reserve_memory.0;
         let ports = task.spec.endpoint.ports.iter().filter(|p| p.mode == PublishMode::Host && p.published != 0);
         for port in ports {
-            if let Some(other) = taken.ports.insert((port.published, port.protocol), task.id) {
-                let (port, protocol) = (port.published, port.protocol);
-                add(format!("host port {port}/{protocol} of node {node} has tasks {other} and {}", task.id));
+            if let Some((_, other)) = taken.ports.iter().find(|(other, _)| other.meets(port)) {
+                add(format!("host port {port} of node {node} has tasks {other} and {}", task.id));
             }
+            taken.ports.push((*port, task.id));
         }
     }
     for (id, taken) in nodes {
@@ -75,7 +75,7 @@ pub fn check_host(host: &str, ports: &[(u16, Protocol, TaskId)]) -> Option<Viola
 
 #[cfg(test)]
 mod tests {
-    use rswarm_types::spec::{PortConfig, ServiceSpec};
+    use rswarm_types::spec::ServiceSpec;
 
     use super::*;
     use crate::invariants::fixture::{Cluster, NODE, spec};
@@ -114,6 +114,28 @@ mod tests {
         assert_eq!(check(&cluster.state), []);
         cluster.task(10, 2, run);
         assert_eq!(check(&cluster.state).len(), 1);
+    }
+
+    #[test]
+    fn a_host_port_on_two_addresses_has_a_user_each_and_one_on_all_none_besides() {
+        let mut cluster = Cluster::new();
+        let addresses = [Some([127, 0, 0, 1].into()), Some([10, 0, 0, 1].into()), None];
+        for (id, address) in (1..).zip(addresses) {
+            let mut wants: ServiceSpec = spec(&format!("s{id}"));
+            wants.endpoint.ports = vec![PortConfig {
+                target: 80,
+                published: 9000,
+                mode: PublishMode::Host,
+                address,
+                protocol: Protocol::Tcp,
+            }];
+            cluster.service(10 + id, wants);
+            cluster.task(10 + id, 1, |task| {
+                task.status.state = TaskState::Running;
+                task.node = Some(NODE);
+            });
+            assert_eq!(check(&cluster.state).len(), usize::from(address.is_none()), "{address:?}");
+        }
     }
 
     #[test]

@@ -107,7 +107,7 @@ mod tests {
     use crate::invariants::fixture::{Cluster, spec};
 
     fn attached(address: [u8; 4]) -> Vec<Attachment> {
-        vec![Attachment { network: NetworkId(5), address: address.into(), aliases: Vec::new() }]
+        vec![Attachment { network: NetworkId(5), addresses: IpAddr::from(address).into(), aliases: Vec::new() }]
     }
 
     #[test]
