@@ -10,9 +10,10 @@ use ipnet::IpNet;
 use prost::Message;
 use rswarm_api::{Wire, WireError, pb};
 use rswarm_types::assignment::{
-    AssignedNetwork, AssignedService, AssignedTask, Assignments, Endpoint, NodeOrders, Peer,
+    AssignedNetwork, AssignedService, AssignedTask, Assignments, Endpoint, LogId, NodeOrders, Peer,
 };
 use rswarm_types::command::{Body, Caller, Change, Command, Cursor, NewTask, Record, StackChange, StackService};
+use rswarm_types::delta::{Delta, Gone};
 use rswarm_types::network::{Addresses, Network, SubnetBlock};
 use rswarm_types::node::{Node, NodeDescription, NodeState};
 use rswarm_types::service::{RegistryAuth, Service, UpdateState, UpdateStatus, VirtualIp};
@@ -309,6 +310,17 @@ fn sessions_survive() {
     for down in [
         Down::Opened { epoch: 1 },
         Down::Closed { reason: CloseReason::Clone, message: "m".into() },
+        Down::Changes(Box::new(Delta {
+            from: LogId { era: 1, term: 2, index: 3 },
+            changed: Assignments { log_id: LogId { era: 1, term: 2, index: 4 }, ..Default::default() },
+            gone: Gone {
+                tasks: vec![TaskId(1)],
+                networks: vec![NetworkId(2)],
+                services: vec![ServiceId(3)],
+                endpoints: vec![TaskId(4)],
+                peers: vec![NodeId(5)],
+            },
+        })),
         Down::Settled(Settled { everywhere: u64::MAX, networks: vec![(NetworkId(1), 7), (NetworkId(2), 0)] }),
     ] {
         check(&down);

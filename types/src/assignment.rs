@@ -1,7 +1,7 @@
 //! What should be true on one node, as managers compute it from their replicated state.
 //!
-//! The whole table travels each time; deltas come later. Everything is sorted by id, so that equal
-//! tables are equal values.
+//! A session begins with the whole table; what follows are changes ([`crate::delta`]). Everything is
+//! sorted by id, so that equal tables are equal values.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -19,6 +19,7 @@ pub mod task_state;
 pub mod assignment;
 pub mod command;
 pub mod constraint;
+pub mod delta;
 pub mod parse;
 pub mod refusal;
 pub mod session;

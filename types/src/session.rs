@@ -1,6 +1,7 @@
 //! What a worker and a manager say to each other on the one stream between them (DESIGN §4a).
 
 use crate::assignment::{AssignedTask, Assignments, LogId};
+use crate::delta::Delta;
 use crate::id::{MemberId, NetworkId, NodeId, TaskId};
 use crate::node::NodeDescription;
 use crate::spec::{Control, Role};
@@ -64,7 +65,10 @@ pub enum Down {
         reason: CloseReason,
         message: String,
     },
+    /// The whole table: first in a session.
     Assignments(Box<Assignments>),
+    /// Of the table sent before.
+    Changes(Box<Delta>),
     /// Role and member id, when they change.
     Node {
         role: Role,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use rswarm_types::assignment::Assignments;
 use rswarm_types::limits::HEARTBEAT_PERIOD_MS;
 use rswarm_types::session::{CloseReason, Down, Leaving, Open, Up};
 use tokio::sync::{mpsc, watch};
@@ -143,6 +144,7 @@ impl SessionClient {
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut resend_at = Instant::now() + RESEND_AFTER;
         let mut is_first = true;
+        let mut table = Table::default();
         let mut streams = JoinSet::new();
         loop {
             // Every branch is cancel-safe: channels, timers, and a stream that keeps what it has not yielded.
@@ -175,7 +177,8 @@ impl SessionClient {
                             return Err(End::Broken(format!("the manager is behind this node (it is at {})", at.index)));
                         }
                         Down::Closed { reason, message } => return Err(closed(reason, message)),
-                        Down::Assignments(orders) => {
+                        Down::Assignments(_) | Down::Changes(_) => {
+                            let orders = table.follow(message).map_err(|why| End::Broken(why.into()))?;
                             let seen = *shared.seen.borrow();
                             if !may_follow(seen, orders.log_id) {
                                 let text = format!("orders of log index {} come after {}", orders.log_id.index, seen.index);
@@ -185,7 +188,7 @@ impl SessionClient {
                                 // Nothing will change here, and the manager waits for this word.
                                 send(&up, Up::Applied { index: orders.log_id.index })?;
                             }
-                            let event = Event::Orders { orders, is_first };
+                            let event = Event::Orders { orders: Box::new(orders), is_first };
                             is_first = false;
                             if self.agent.send(event).await.is_err() {
                                 return Ok(End::Stopped);
@@ -236,6 +239,23 @@ impl SessionClient {
         let Some((number, statuses)) = self.shared.reports.batch() else { return Ok(()) };
         *resend_at = Instant::now() + RESEND_AFTER;
         send(up, Up::Statuses { number, statuses })
+    }
+}
+
+/// The assignments as this session told them.
+#[derive(Default)]
+struct Table(Option<Assignments>);
+
+impl Table {
+    /// The table after the message.
+    fn follow(&mut self, message: Down) -> Result<Assignments, &'static str> {
+        let next = match message {
+            Down::Assignments(whole) => Some(*whole),
+            Down::Changes(delta) => self.0.take().and_then(|table| delta.apply(table)),
+            _ => None,
+        };
+        self.0.clone_from(&next);
+        next.ok_or("the manager's changes do not follow what it told before")
     }
 }
 

@@ -2,10 +2,11 @@
 
 use rswarm_types::NetworkId;
 use rswarm_types::assignment::*;
+use rswarm_types::delta::{Delta, Gone};
 use rswarm_types::network::Addresses;
 
 use crate::pb;
-use crate::wire::{Wire, WireError, wire_struct};
+use crate::wire::{Wire, WireError, required, wire_struct};
 
 wire_struct!(LogId => pb::LogId { era, term, index });
 wire_struct!(AssignedTask => pb::AssignedTask {
@@ -21,6 +22,35 @@ wire_struct!(NodeOrders => pb::NodeOrders {
 wire_struct!(Assignments => pb::Assignments {
     tasks, networks, services, endpoints, peers, managers, now; log_id, node
 });
+
+impl Wire for Delta {
+    type Pb = pb::AssignmentChanges;
+    fn to_pb(&self) -> pb::AssignmentChanges {
+        let Gone { tasks, networks, services, endpoints, peers } = &self.gone;
+        pb::AssignmentChanges {
+            from: Some(self.from.to_pb()),
+            changed: Some(self.changed.to_pb()),
+            gone_tasks: tasks.to_pb(),
+            gone_networks: networks.to_pb(),
+            gone_services: services.to_pb(),
+            gone_endpoints: endpoints.to_pb(),
+            gone_peers: peers.to_pb(),
+        }
+    }
+    fn from_pb(pb: pb::AssignmentChanges) -> Result<Self, WireError> {
+        Ok(Self {
+            from: required(pb.from, "AssignmentChanges.from")?,
+            changed: required(pb.changed, "AssignmentChanges.changed")?,
+            gone: Gone {
+                tasks: Wire::from_pb(pb.gone_tasks)?,
+                networks: Wire::from_pb(pb.gone_networks)?,
+                services: Wire::from_pb(pb.gone_services)?,
+                endpoints: Wire::from_pb(pb.gone_endpoints)?,
+                peers: Wire::from_pb(pb.gone_peers)?,
+            },
+        })
+    }
+}
 
 /// Addresses in a network.
 impl Wire for (NetworkId, Addresses) {

@@ -83,6 +83,7 @@ impl Wire for Down {
             Self::Behind { at } => Pb::Behind(Behind { at: Some(at.to_pb()) }),
             Self::Closed { reason, message } => Pb::Closed(Closed { reason: reason.to_pb(), message: message.clone() }),
             Self::Assignments(assignments) => Pb::Assignments(assignments.to_pb()),
+            Self::Changes(delta) => Pb::Changes(delta.to_pb()),
             Self::Node { role, member, control } => {
                 Pb::Node(NodeChange { role: role.to_pb(), member: member.to_pb(), control: control.to_pb() })
             }
@@ -99,6 +100,7 @@ impl Wire for Down {
             Pb::Behind(behind) => Self::Behind { at: required(behind.at, "Behind.at")? },
             Pb::Closed(closed) => Self::Closed { reason: Wire::from_pb(closed.reason)?, message: closed.message },
             Pb::Assignments(assignments) => Self::Assignments(Wire::from_pb(assignments)?),
+            Pb::Changes(delta) => Self::Changes(Wire::from_pb(delta)?),
             Pb::Node(node) => Self::Node {
                 role: Wire::from_pb(node.role)?,
                 member: Wire::from_pb(node.member)?,

@@ -211,6 +211,7 @@ fn name_of_down(down: &Down) -> &'static str {
         Down::Behind { .. } => "behind",
         Down::Closed { .. } => "closed",
         Down::Assignments(_) => "assignments",
+        Down::Changes(_) => "changes",
         Down::Node { .. } => "node",
         Down::Settled(_) => "settled",
         Down::Reported { .. } => "reported",

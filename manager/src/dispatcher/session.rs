@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use rswarm_api::identity::Identity;
 use rswarm_types::NodeId;
-use rswarm_types::assignment::{Assignments, LogId};
+use rswarm_types::assignment::Assignments;
 use rswarm_types::command::{Answer, Body};
+use rswarm_types::delta::Delta;
 use rswarm_types::limits::MANAGER_STALE_MS;
 use rswarm_types::node::NodeState;
 use rswarm_types::session::{CloseReason, Down, Open, Up};
@@ -120,8 +121,8 @@ struct Session {
     sessions: Sessions,
     node: NodeId,
     epoch: u64,
-    /// The last assignments sent, with their position set to zero for comparison, and the index
-    /// at which they were computed.
+    /// The assignments as the worker has them once it has read all that was sent, and the index at which they
+    /// were last found to be right.
     sent: Option<(Assignments, u64)>,
     /// The index that the worker said it applied.
     acked: u64,
@@ -225,7 +226,7 @@ impl Session {
         self.sent.as_ref().map_or(u64::MAX, |(a, _)| a.log_id.index)
     }
 
-    /// Sends assignments if they changed, and orders about the node itself.
+    /// Sends what changed of the assignments, all of them the first time, and orders about the node itself.
     async fn push(&mut self, arrival: &Arrival, told: &mut Option<Down>) -> Result<(), Option<End>> {
         let snapshot = self.consensus.local();
         let (orders, assigned) = self.compute(&snapshot)?;
@@ -234,17 +235,20 @@ impl Session {
             *told = Some(orders);
         }
         let at = assigned.log_id.index;
-        if let Some((last, computed)) = &mut self.sent
-            && same_orders(last, &assigned)
-        {
+        let Some((last, computed)) = &mut self.sent else {
+            self.sent = Some((assigned.clone(), at));
+            return send(arrival, Down::Assignments(Box::new(assigned))).await;
+        };
+        let delta = Delta::between(last, &assigned);
+        if delta.is_empty(last) {
             *computed = at;
             if self.acked >= last.log_id.index {
                 self.sessions.applied(self.node, self.epoch, at);
             }
             return Ok(());
         }
-        self.sent = Some((assigned.clone(), at));
-        send(arrival, Down::Assignments(Box::new(assigned))).await
+        self.sent = Some((assigned, at));
+        send(arrival, Down::Changes(Box::new(delta))).await
     }
 
     fn compute(&self, snapshot: &Snapshot) -> Result<(Down, Assignments), Option<End>> {
@@ -263,12 +267,6 @@ impl Session {
         let assigned = assignments(snapshot, self.node).ok_or_else(|| Some(removed(self.node)))?;
         Ok((orders, assigned))
     }
-}
-
-/// Whether two assignments ask for the same, whatever their positions.
-fn same_orders(a: &Assignments, b: &Assignments) -> bool {
-    let plain = |x: &Assignments| Assignments { log_id: LogId::default(), now: Default::default(), ..x.clone() };
-    plain(a) == plain(b)
 }
 
 async fn send(arrival: &Arrival, message: Down) -> Result<(), Option<End>> {

@@ -1,4 +1,5 @@
 use rswarm_types::assignment::{AssignedTask, Assignments, LogId};
+use rswarm_types::delta::Delta;
 use rswarm_types::session::{Leaving, StreamRequest};
 use rswarm_types::spec::{Control, Role};
 use rswarm_types::task_state::{DesiredState, TaskState};
@@ -46,6 +47,26 @@ async fn a_session_says_what_it_has_and_beats() {
     let told = WorkerEvent::Orders { role: Role::Manager, member: MemberId(3), control: Control::Read };
     assert_eq!(bench.event().await, told);
     assert_eq!(bench.worker.managers(), [manager(1), manager(2)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_follow_the_table_that_was_told_and_no_other() {
+    let ledger = MemoryLedger::default();
+    let mut bench = Bench::start(&ledger, FakeHost::new(), 2).await;
+    let mut session = bench.session().await;
+    session.orders(orders(4)).await;
+    let mut next = orders(5);
+    next.managers.push(manager(7));
+    session.send(Down::Changes(Box::new(Delta::between(&orders(4), &next)))).await;
+    let applied = session.next(|up| if let Up::Applied { index: 5 } = up { Some(5) } else { None }).await;
+    assert_eq!(applied, 5);
+    assert_eq!(bench.worker.managers(), [manager(1), manager(2), manager(7)]);
+    // Of a table that it never got: the session ends, and the next one begins with a whole table.
+    let stray = Delta::between(&orders(6), &orders(7));
+    session.send(Down::Changes(Box::new(stray))).await;
+    let session = bench.session().await;
+    assert_eq!(session.open.applied, at(5));
+    session.orders(orders(8)).await;
 }
 
 #[tokio::test(start_paused = true)]
