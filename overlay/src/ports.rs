@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use rswarm_types::assignment::{AssignedTask, Assignments};
 use rswarm_types::limits::{DYNAMIC_PORTS, RESERVED_PORTS};
-use rswarm_types::spec::{PortConfig, Protocol, PublishMode};
+use rswarm_types::spec::{PortConfig, Protocol, PublishMode, share_address};
 use rswarm_types::{ServiceId, TaskId};
 use serde::{Deserialize, Serialize};
 
@@ -42,9 +42,7 @@ impl PublishedPort {
 
     /// Whether one connection could be meant for both.
     pub fn meets(self, other: Self) -> bool {
-        let is_apart = |(one, other): (IpAddr, IpAddr)| one != other;
-        (self.protocol, self.port) == (other.protocol, other.port)
-            && !self.address.zip(other.address).is_some_and(is_apart)
+        (self.protocol, self.port) == (other.protocol, other.port) && share_address(self.address, other.address)
     }
 }
 

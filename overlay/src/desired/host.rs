@@ -1,12 +1,12 @@
 //! The host's namespace: the gateway, the ingress device, published ports, filters.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use rswarm_types::assignment::{AssignedNetwork, AssignedService, AssignedTask, Endpoint};
-use rswarm_types::network::Addresses;
+use rswarm_types::network::{Addresses, SubnetBlock};
 use rswarm_types::spec::PublishMode;
 
 use super::order::settle;
@@ -158,15 +158,10 @@ fn route(table: u32, to: IpNet, via: Option<IpAddr>) -> Route {
     Route { table, to, via, device: names::INGRESS.into(), is_onlink: via.is_some() }
 }
 
-/// An address of the ingress subnet that the store gives to nobody: of IPv4 the last, of IPv6 the one
-/// that ends in fffe.
+/// The address that replies go by, which the store gives to nobody.
 fn return_address(network: &AssignedNetwork, version: Version) -> Option<IpAddr> {
-    let subnets = network.blocks.iter().map(|block| block.subnet);
-    let subnet = subnets.into_iter().find(|subnet| Version::of(subnet.addr()) == version)?;
-    Some(match subnet {
-        IpNet::V4(subnet) => Ipv4Addr::from(u32::from(subnet.broadcast()).checked_sub(1)?).into(),
-        IpNet::V6(subnet) => Ipv6Addr::from(u128::from(subnet.network()) | 0xfffe).into(),
-    })
+    let first = network.blocks.iter().find(|block| Version::of(block.subnet.addr()) == version);
+    first.and_then(SubnetBlock::return_gateway)
 }
 
 /// Where new connections to a published port of the endpoint's service go.

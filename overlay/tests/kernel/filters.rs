@@ -10,7 +10,7 @@ use rswarm_types::spec::{PortConfig, PublishMode};
 use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto, sendto, socket, sockopt};
 
 use crate::fixture::tcp;
-use crate::lab::{CLIENT, CLIENT_V6, Server, alone, converge_all, get, sh, sh_in, try_in};
+use crate::lab::{CLIENT, CLIENT_V6, Server, alone, connect, converge_all, echoes, get, sh, sh_in, try_in};
 use crate::{hosts, web};
 
 /// Octets that the last rule of a chain counted.
@@ -198,6 +198,28 @@ fn a_client_whose_address_is_also_in_a_containers_network_is_answered() {
             // Its address cannot be shown: the container would look for it on its network.
             assert_eq!(seen, "one 172.18.0.1", "through {}", host.address());
             assert_eq!(get(None, &url), format!("one {CLIENT}"));
+        }
+    });
+}
+
+#[test]
+fn idle_connections_are_remembered_for_longer_than_a_quarter_of_an_hour() {
+    alone("filters::idle_connections_are_remembered_for_longer_than_a_quarter_of_an_hour", || {
+        let (hosts, mut cluster) = hosts(2);
+        let (network, _, tasks) = web(&mut cluster, &[1]);
+        let client = cluster.service("client", &[network], &[]);
+        let client = cluster.task(client, 0);
+        converge_all(&hosts, &cluster);
+        let _one = Server::start(&hosts[1].sandbox(tasks[0]), "one", 80);
+        let inside = hosts[0].sandbox(client);
+        let mut by_mesh = connect("/proc/self/ns/net".as_ref(), (hosts[0].address(), 8080)).unwrap();
+        let mut by_name = connect(&inside, ([10, 1, 1, 200], 80)).unwrap();
+        assert!(echoes(&mut by_mesh).unwrap() && echoes(&mut by_name).unwrap());
+        for namespace in [&hosts[0].namespace, &hosts[1].namespace, &inside] {
+            let entries = sh_in(namespace, "conntrack -L -p tcp --state ESTABLISHED 2>/dev/null");
+            // `tcp      6 431999 ESTABLISHED src=…`: the third word is the time left, in seconds.
+            let left: Vec<u32> = entries.lines().filter_map(|l| l.split_whitespace().nth(2)?.parse().ok()).collect();
+            assert!(!left.is_empty() && left.iter().all(|seconds| *seconds > 900), "{entries}");
         }
     });
 }
