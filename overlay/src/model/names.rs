@@ -20,6 +20,8 @@ pub const BRIDGE: &str = "br0";
 /// The VXLAN device of an overlay network, in its namespace.
 pub const VXLAN: &str = "vxlan0";
 pub const LOOPBACK: &str = "lo";
+/// What a device is called until it has its name, in a namespace other than the host's.
+pub const UNNAMED: &str = "rswnew";
 
 /// An interface's name has 15 characters: 4 of the prefix, the last 11 (56 bits) of the id.
 const ID_TAIL: usize = 14;

@@ -8,7 +8,7 @@ use super::kernel::{Kernel, KernelError, open_sockets};
 use super::{messages, namespaces, readings};
 use crate::desired::rules;
 use crate::model::ruleset::RulesetChange;
-use crate::model::{Change, ForeignChain, LinkKind, NamespaceKey, Op, Route, names};
+use crate::model::{Change, ForeignChain, Link, LinkKind, NamespaceKey, Op, Route, names};
 use crate::netlink::{Message, NetlinkError};
 use crate::nfnl::{conntrack, dump, transaction};
 
@@ -143,6 +143,17 @@ impl Kernel {
         })
     }
 
+    /// Makes a device from the host's namespace, where a VXLAN's UDP socket stays.
+    fn add_link(&mut self, key: NamespaceKey, name: &str, link: &Link) -> Result<(), KernelError> {
+        let file = self.file(key)?;
+        let base = match link.kind {
+            LinkKind::Macvlan => Some(self.index(NamespaceKey::Host, names::GATEWAY_INNER)?),
+            _ => None,
+        };
+        let request: Vec<_> = messages::add_link(name, link, base, file.as_fd()).into_iter().collect();
+        self.route_socket(NamespaceKey::Host)?.request(&request).map_err(first)
+    }
+
     /// A change that is not a mere entry.
     fn step(&mut self, op: &Op) -> Result<(), KernelError> {
         let key = op.namespace;
@@ -159,16 +170,18 @@ impl Kernel {
             }
             Change::AddLink { name, link } => {
                 self.opened(key)?.indexes.remove(name);
-                let file = self.file(key)?;
-                let base = match link.kind {
-                    LinkKind::Macvlan => Some(self.index(NamespaceKey::Host, names::GATEWAY_INNER)?),
-                    _ => None,
-                };
-                // A VXLAN's UDP socket stays where the request was made: in the host's namespace.
-                let request = messages::add_link(name, link, base, file.as_fd());
-                let request = request.into_iter().collect::<Vec<_>>();
-                let from = self.route_socket(NamespaceKey::Host)?;
-                from.request(&request).map_err(first)
+                if key == NamespaceKey::Host {
+                    return self.add_link(key, name, link);
+                }
+                // Kernels before 6.15 refuse a name that an interface has where the request is made: the host may
+                // well have an eth0 or a br0 of its own.
+                let unnamed = readings::index(self.route_socket(key)?, names::UNNAMED)?;
+                let leftover: Vec<_> = unnamed.map(messages::delete_link).into_iter().collect();
+                self.route_socket(key)?.request(&leftover).map_err(first)?;
+                self.add_link(key, names::UNNAMED, link)?;
+                let made = readings::index(self.route_socket(key)?, names::UNNAMED)?;
+                let made = made.ok_or_else(|| KernelError::NoInterface(names::UNNAMED.into()))?;
+                self.route_socket(key)?.request(&[messages::rename_link(made, name)]).map_err(first)
             }
             Change::AddVeth { name, link, inner, inner_name, inner_link } => {
                 self.opened(*inner)?.indexes.remove(inner_name);

@@ -133,6 +133,13 @@ pub fn set_link(index: u32, what: &Link, master: u32) -> Vec<Message> {
     messages
 }
 
+/// Of a link that is down.
+pub fn rename_link(index: u32, name: &str) -> Message {
+    let mut renamed = link(vec![LinkAttribute::IfName(name.into())]);
+    renamed.header.index = index;
+    message(&Request::SetLink(renamed), 0)
+}
+
 pub fn delete_link(index: u32) -> Message {
     let mut gone = LinkMessage::default();
     gone.header.index = index;
