@@ -18,7 +18,8 @@ fn kernel(host: &Host) -> Vec<(String, String)> {
         "ip -oneline address | sed 's/ valid_lft .*//'",
         "ip rule",
         "ip -6 rule",
-        "ip route show table all | sort",
+        // A host goes on forwarding after it left, and a host that forwards answers as a router of its IPv6 subnets.
+        "ip route show table all | grep -v ^anycast | sort",
         "nft list ruleset",
         "ip netns",
         "ls /run/rswarm/netns 2>/dev/null",
