@@ -12,7 +12,7 @@ use rswarm_types::spec::PublishMode;
 use super::order::settle;
 use super::rules::{self, Backend, HostSets, Pool};
 use super::sandbox::GATEWAY_MTU;
-use super::{Desired, View, draw_of, gateway_interface, has_gateway, is_internal};
+use super::{Desired, View, draw_of, gateway_interface, is_internal};
 use crate::model::{Link, LinkKind, Mac, Namespace, NamespaceKey, Route, RoutingRule, Version, names};
 use crate::nfnl::expression::Draw;
 use crate::ports::PublishedPort;
@@ -55,9 +55,8 @@ fn add_gateway(view: &View<'_>, desired: &mut Desired, host: &mut Namespace) {
     let (inner, outer) = (names::GATEWAY_INNER.to_owned(), device.clone());
     desired.veths.insert((NamespaceKey::Host, inner), (NamespaceKey::Host, outer));
     host.addresses.extend(gateway.nets().map(|net| (device.clone(), net)));
-    for (task, addresses) in on_gateway(view, desired) {
+    for (_, addresses) in on_gateway(view, desired) {
         let mac = Mac::of_addresses(addresses);
-        debug_assert!(desired.world.namespaces.contains_key(&NamespaceKey::Sandbox(task.id)));
         host.neighbours.extend(addresses.iter().map(|address| ((device.clone(), address), mac)));
     }
     set(host, "net/ipv4/ip_forward", "1");
@@ -195,9 +194,6 @@ fn host_sets(view: &View<'_>, desired: &Desired, has_ingress: bool) -> HostSets 
         let mac = Mac::of_addresses(addresses);
         sets.senders.extend(addresses.iter().map(|address| (mac, address)));
         let networks = &view.assignments.networks;
-        if !has_gateway(task, networks) {
-            continue;
-        }
         if is_internal(task, networks) {
             sets.internal.extend(addresses.iter());
         }

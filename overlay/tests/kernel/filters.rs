@@ -179,7 +179,12 @@ fn a_port_of_one_address_answers_there_only() {
             assert!(get(None, url).contains("curl"), "{url}");
         }
         // Somebody else may have the port at another address.
-        sh_in(&hosts[0].namespace, "timeout 1 nc -l -s 10.99.0.1 -p 8080 & sleep 0.2; true");
+        let namespace = File::open(&hosts[0].namespace).unwrap();
+        let bound = std::thread::spawn(move || {
+            setns(&namespace, CloneFlags::CLONE_NEWNET).unwrap();
+            ["10.99.0.1:8080", "10.99.0.77:8080"].map(|at| std::net::TcpListener::bind(at).is_ok())
+        });
+        assert_eq!(bound.join().unwrap(), [true, false]);
     });
 }
 
